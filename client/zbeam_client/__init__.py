@@ -1,0 +1,1 @@
+"""The thin zbeam client: a command and a Python library."""

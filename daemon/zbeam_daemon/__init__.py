@@ -1,0 +1,1 @@
+"""The zbeam daemon: warm upstream sessions, and everything that callers must share."""
