@@ -7,7 +7,10 @@ and the command cannot disagree.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from zbeam_shared.messages import Outcome
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -60,8 +63,11 @@ class ZbeamError(Exception):
 
     ``message`` says what happened, ``hint`` what to do about it ("" when there is nothing).
     ``http_status`` is the upstream's, when it answered at all. ``retryable`` says whether the
-    same call may work later; it follows the code unless it is given.
+    same call may work later; it follows the code unless it is given. ``outcome`` holds what is
+    known of a request that failed on its way (content that had arrived, attempts), else None.
     """
+
+    outcome: Outcome | None = None
 
     def __init__(
         self,

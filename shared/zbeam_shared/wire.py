@@ -27,6 +27,8 @@ VERSION = b"\x01"
 MAX_ID = 64
 MAX_BODY = 16 * 1024 * 1024
 """Bytes: a prompt of a million tokens takes several MB."""
+MAX_ANSWER = 256 * 1024 * 1024
+"""Bytes of a daemon's message: an answer of the greatest length, with logprobs, stays below."""
 
 _NAMES = {cls: name for name, cls in {**CLIENT_TYPES, **DAEMON_TYPES}.items()}
 
@@ -65,7 +67,7 @@ def unpack_answer(frames: Sequence[bytes]) -> tuple[bytes, Record]:
 
     The daemon is trusted with its sizes. Raises ``ProtocolError``.
     """
-    return _unpack(frames, DAEMON_TYPES, strict=False, max_body=1 << 31)
+    return _unpack(frames, DAEMON_TYPES, strict=False, max_body=MAX_ANSWER)
 
 
 def _unpack(

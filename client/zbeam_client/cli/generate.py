@@ -1,0 +1,171 @@
+"""``zbeam-client generate``: one prompt, one answer."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import click
+
+from zbeam_client.cli import output
+from zbeam_client.cli.inputs import read_prompt, read_request
+from zbeam_client.cli.options import TEXT, Finite, Settings, with_common
+from zbeam_client.cli.report import Printer, failure_object, response_object
+from zbeam_client.cli.signals import Signalled
+from zbeam_client.files import AtomicFile
+from zbeam_client.request import GenerationRequest
+from zbeam_client.stream import Stream
+from zbeam_shared.errors import ZbeamError
+
+EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+
+
+@with_common
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client generate "Name three metals"
+  zbeam-client generate -f report.txt "Summarise this report:"
+  git diff | zbeam-client generate -f - -o notes.md "Write release notes:"
+  zbeam-client generate --request body.json --json
+"""
+)
+@click.argument("prompt", required=False, type=TEXT)
+@click.option("-f", "--file", metavar="FILE", help="Text that follows the PROMPT; - for stdin.")
+@click.option("--system", metavar="S", type=TEXT, help="The system prompt.")
+@click.option("--model", metavar="M", type=TEXT, help="The model.")
+@click.option("--max-tokens", metavar="N", type=click.IntRange(min=1), help="Limit of the answer.")
+@click.option("--temperature", metavar="T", type=Finite(), help="Sampling temperature.")
+@click.option("--top-p", metavar="P", type=Finite(), help="Nucleus sampling.")
+@click.option("--thinking", type=click.Choice(["enabled", "disabled"]), help="Reason first.")
+@click.option("--effort", type=click.Choice(EFFORTS), help="How long to reason.")
+@click.option("--stop", metavar="S", type=TEXT, multiple=True, help="End there; repeatable.")
+@click.option("--user-id", metavar="ID", type=TEXT, help="Whose cache of prefixes to use.")
+@click.option("--json-output", is_flag=True, help="Ask the model for a JSON object.")
+@click.option("--request", metavar="FILE", help="A chat request in JSON; other options win.")
+@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="Which upstream.")
+@click.option("--client", metavar="NAME", type=TEXT, help="Who asks, for fairness and accounts.")
+@click.option(
+    "--stream/--no-stream", default=None, help="Print as it comes; default on a terminal."
+)
+@click.option("-o", "--output", "target", metavar="FILE", help="Write the answer to FILE, whole.")
+@click.option("--no-persistent-cache", "fresh", is_flag=True, help="Use a session of its own.")
+@click.option("--no-autostart", is_flag=True, help="Do not start a daemon if there is none.")
+@click.pass_obj
+def generate(
+    settings: Settings,
+    /,
+    prompt: str | None,
+    *,
+    target: str | None,
+    stream: bool | None,
+    client: str | None,
+    fresh: bool,
+    no_autostart: bool,
+    **options: Any,
+) -> int:
+    """Send PROMPT and print the answer.
+
+    Without PROMPT it is read from standard input, unless that is a terminal. With -f, the
+    file's text follows the PROMPT. With -o, the file is replaced when the whole answer is
+    there, and stays as it was if the request fails.
+
+    With --json one object is printed at the end, also with --stream and beside -o.
+    """
+    if target == "-":
+        target = None
+    if target is not None and stream:
+        raise click.UsageError("--stream prints the answer and -o writes it: choose one")
+    if stream is None:
+        stream = target is None and output.is_terminal(sys.stdout)
+    printer = Printer(settings, to_stdout=target is None)
+    running: Stream | None = None
+    try:
+        if target is None or settings.json:
+            output.require_stdout()
+        request = build_request(prompt, **options)
+        with (
+            _open_target(target) as file,
+            settings.client(autostart=not no_autostart, name=client) as daemon,
+            daemon.stream(request, deltas=stream and not settings.json, fresh=fresh) as running,
+        ):
+            for delta in running:
+                printer.delta(delta)
+            response = running.result
+            if file is not None:
+                _commit(file, response.content)
+    except ZbeamError as error:
+        printer.broke_off(error.outcome)
+        found = failure_object(error.outcome, running.request_id if running else None)
+        return output.fail(settings, error, found)
+    except Signalled as signalled:
+        printer.broke_off(None)
+        output.warn("interrupted, the request was cancelled" if running else "interrupted")
+        raise signalled from None
+    if settings.json:
+        output.print_json(response_object(response))
+    printer.end(response)
+    return 0
+
+
+def build_request(
+    prompt: str | None,
+    *,
+    file: str | None,
+    request: str | None,
+    system: str | None,
+    upstream: str,
+    json_output: bool,
+    stop: tuple[str, ...],
+    effort: str | None,
+    **named: Any,
+) -> GenerationRequest:
+    """Make the request from the options; raises ``ZbeamError`` bad_request."""
+    if request == "-" and file == "-":
+        raise click.UsageError("standard input can be the request or the prompt, not both")
+    body = read_request(request) if request is not None else {}
+    messages = body.pop("messages", None)
+    if messages is None:
+        # With the request on standard input there is nothing left to read there.
+        prompt = prompt if request == "-" and file is None else read_prompt(prompt, file)
+        if prompt is None:
+            raise click.UsageError("no prompt: give PROMPT, -f FILE or standard input")
+    elif prompt is not None or file is not None or system is not None:
+        raise click.UsageError("the request holds messages: leave out PROMPT, -f and --system")
+    named["reasoning_effort"] = effort
+    named["stop"] = list(stop) or None
+    named["response_format"] = "json_object" if json_output else None
+    overridden = {name for name, value in named.items() if value is not None}
+    return GenerationRequest(
+        prompt=prompt,
+        system_prompt=system,
+        messages=messages,
+        upstream=upstream,
+        extra={name: value for name, value in body.items() if name not in overridden},
+        **named,
+    )
+
+
+def _open_target(target: str | None) -> AtomicFile | nullcontext[None]:
+    return nullcontext() if target is None else _Target(target)
+
+
+class _Target(AtomicFile):
+    """The file of -o, with its problems told as usage errors."""
+
+    def __enter__(self) -> _Target:
+        try:
+            super().__enter__()
+        except OSError as error:
+            name = click.format_filename(self.path)
+            raise ZbeamError("bad_request", f"cannot write {name}: {error.strerror}") from None
+        return self
+
+
+def _commit(file: AtomicFile, content: str) -> None:
+    try:
+        file.commit(content.encode("utf-8", "replace"))
+    except OSError as error:
+        name = click.format_filename(file.path)
+        raise ZbeamError("internal", f"cannot write {name}: {error.strerror}") from None

@@ -1,0 +1,103 @@
+"""Find the daemon, or say exactly why not.
+
+ZeroMQ connects silently to nothing, so every call first makes a plain connect() to the Unix
+socket (some 20 us): ENOENT or ECONNREFUSED is no daemon, EACCES is not allowed. Whether what
+listens there also answers is found out by the call itself, see liveness.py.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+from collections.abc import Mapping
+
+from zbeam_shared import paths
+from zbeam_shared.errors import ZbeamError
+
+START_HINT = "start it with: zbeamd run"
+
+
+class NoDaemonError(ZbeamError):
+    """Nothing listens at the endpoint; code daemon_unavailable."""
+
+    def __init__(self, message: str, *, hint: str = START_HINT) -> None:
+        super().__init__("daemon_unavailable", message, hint=hint)
+
+
+def given(option: str | None, environ: Mapping[str, str]) -> str | None:
+    """Return the endpoint that the caller chose (option, then ZBEAM_ENDPOINT), or None."""
+    return option or environ.get("ZBEAM_ENDPOINT") or None
+
+
+def find(option: str | None, environ: Mapping[str, str]) -> str:
+    """Return the endpoint of a daemon that listens.
+
+    Raises ``NoDaemonError``, or ``ZbeamError`` not_allowed or config_invalid.
+    """
+    chosen = given(option, environ)
+    if chosen is not None:
+        probe(chosen)
+        return chosen
+    own, system = paths.candidates(environ, os.getuid())
+    try:
+        check_folder(own)
+        probe(own)
+        return own
+    except NoDaemonError as nothing:
+        try:
+            probe(system)
+        except NoDaemonError:
+            raise nothing from None
+        return system
+
+
+def check_folder(endpoint: str) -> None:
+    """Raise unless the folder of this user's socket is safe to trust.
+
+    ``NoDaemonError`` when it does not exist, ``ZbeamError`` not_allowed when another user could
+    have put a socket there. The system's folder needs no such check: only root writes to /run.
+    """
+    folder = os.path.dirname(paths.socket_path(endpoint))  # noqa: PTH120  see paths.py
+    try:
+        paths.check_private_dir(folder, os.getuid())
+    except FileNotFoundError:
+        raise NoDaemonError(f"no daemon: {folder} does not exist") from None
+    except NotADirectoryError:
+        raise ZbeamError("not_allowed", f"{folder} is not a folder") from None
+
+
+def probe(endpoint: str) -> None:
+    """Raise unless something listens at the endpoint; never blocks."""
+    path = paths.socket_path(endpoint)
+    plain = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        # A full backlog makes a blocking connect() wait; without blocking it is EAGAIN, which
+        # means that something listens and is busy.
+        plain.setblocking(False)
+        code = plain.connect_ex(path)
+    finally:
+        plain.close()
+    if code in (0, errno.EAGAIN):
+        return
+    if code == errno.ENOENT:
+        raise NoDaemonError(f"no daemon: there is no socket {path}")
+    if code == errno.ECONNREFUSED:
+        raise NoDaemonError(f"no daemon: nobody listens on {path}, a former one left it behind")
+    if code in (errno.EACCES, errno.EPERM):
+        raise ZbeamError("not_allowed", f"not allowed to use {path}", hint=_access_hint(path))
+    if code in (errno.EPROTOTYPE, errno.ENOTSOCK, errno.ENOTDIR):
+        raise ZbeamError(
+            "config_invalid",
+            f"wrong endpoint: {path} is not the socket of a daemon ({os.strerror(code)})",
+            hint="correct --endpoint or ZBEAM_ENDPOINT",
+        )
+    raise ZbeamError("daemon_unavailable", f"cannot connect to {path}: {os.strerror(code)}")
+
+
+def _access_hint(path: str) -> str:
+    if path.endswith(".admin"):
+        return "only the daemon's owner may change it: run this as that user"
+    if path == paths.SYSTEM_SOCKET:
+        return "ask for membership in the group of /run/zbeam, or start your own: zbeamd run"
+    return "run as the daemon's owner, or choose another daemon with --endpoint"

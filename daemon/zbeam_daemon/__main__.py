@@ -1,0 +1,5 @@
+"""``python -m zbeam_daemon`` is ``zbeamd``."""
+
+from zbeam_daemon.main import main
+
+main(prog_name="zbeamd")

@@ -1,0 +1,214 @@
+"""An answer as it grows: chunks of the API to deltas for the client, and to the outcome.
+
+Pure: fed with the data of events, or with a whole JSON body from an upstream that does not
+stream. Fields that are not modelled here are kept, in the deltas and in the outcome's ``extra``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import Usage
+from zbeam_shared.record import JsonMap
+
+TEXTS = ("content", "reasoning_content")
+_DONE = b"[DONE]"
+_MODELLED = {"choices", "usage", "model"}
+_USAGE_MODELLED = {*Usage.FIELDS, "prompt_tokens_details", "completion_tokens_details"}
+
+decode_json = msgspec.json.Decoder().decode
+
+
+class Answer:
+    """What has arrived of one answer."""
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.finish_reason: str | None = None
+        self.usage: Usage | None = None
+        self.extra: JsonMap = {}
+        self.tool_calls: list[JsonMap] = []
+        self.logprobs: JsonMap = {}
+        self.done = False  # [DONE] was seen, or a whole body was read
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+
+    @property
+    def content(self) -> str:
+        """The text so far."""
+        return "".join(self._content)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has arrived that a reader could use."""
+        return not (any(self._content) or any(self._reasoning) or self.tool_calls)
+
+    def add_event(self, data: bytes) -> JsonMap | None:
+        """Take the data of one event; returns the delta to pass on, None if it holds none.
+
+        Raises ``ZbeamError`` bad_response, or what an error event in mid-stream stands for.
+        """
+        if data == _DONE:
+            self.done = True
+            return None
+        try:
+            chunk = decode_json(data)
+        except ValueError:
+            raise bad_response("an event is not JSON", data) from None
+        if type(chunk) is not dict:
+            raise bad_response("an event is not a map", data)
+        if "error" in chunk and "choices" not in chunk:
+            raise _error_event(chunk["error"])
+        return self._add(chunk, "delta", data)
+
+    def add_body(self, body: bytes) -> JsonMap | None:
+        """Take a whole ``chat.completion`` body; leading blank lines are keep-alives."""
+        text = body.strip()
+        if not text:
+            raise bad_response("the body is blank", b"")
+        try:
+            chunk = decode_json(text)
+        except ValueError:
+            raise bad_response("the body is not JSON", text) from None
+        if type(chunk) is not dict or not chunk.get("choices"):
+            raise bad_response("the body is not a chat completion", text)
+        self.done = True
+        return self._add(chunk, "message", text)
+
+    def failure(self) -> ZbeamError | None:
+        """Judge an answer whose body has ended: None if it is good."""
+        if not self.done or self.finish_reason is None:
+            missing = "finish_reason" if self.done else "[DONE]"
+            return ZbeamError(
+                "truncated",
+                f"the answer ended without {missing}",
+                hint="what arrived is kept; the tokens were probably billed",
+            )
+        if self.finish_reason == "insufficient_system_resource":
+            return ZbeamError(
+                "upstream_unavailable",
+                "the API broke off for lack of resources (insufficient_system_resource)",
+                hint="try again later",
+            )
+        if self.finish_reason == "content_filter":
+            return ZbeamError("content_filter", "the API's content filter ended the answer")
+        if self.empty:
+            return bad_response("the answer is empty", b"")
+        return None
+
+    def _add(self, chunk: JsonMap, key: str, data: bytes) -> JsonMap | None:
+        try:
+            if chunk.get("model") is not None:
+                self.model = chunk["model"]
+            if chunk.get("usage") is not None:
+                self._add_usage(chunk["usage"])
+            for name in chunk.keys() - _MODELLED:
+                self.extra[name] = chunk[name]
+            choices = chunk["choices"]
+            if not choices:
+                return None
+            choice = choices[0]
+            if choice.get("finish_reason") is not None:
+                self.finish_reason = choice["finish_reason"]
+            delta = {name: v for name, v in choice[key].items() if v is not None and v != ""}
+            delta.pop("role", None)
+            if choice.get("logprobs") is not None:
+                delta["logprobs"] = choice["logprobs"]
+            if delta:
+                self._add_delta(delta)
+            return delta or None
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise bad_response("an event has not the shape of a chat chunk", data) from None
+
+    def _add_delta(self, delta: JsonMap) -> None:
+        for name, value in delta.items():
+            if name == "content":
+                self._content.append(value + "")
+            elif name == "reasoning_content":
+                self._reasoning.append(value + "")
+            elif name == "tool_calls":
+                self._add_tool_calls(value)
+            elif name == "logprobs":
+                for part, tokens in value.items():
+                    if isinstance(tokens, list):
+                        self.logprobs.setdefault(part, []).extend(tokens)
+            else:
+                self.extra.setdefault("message", {})[name] = value
+
+    def _add_tool_calls(self, pieces: list[JsonMap]) -> None:
+        for piece in pieces:
+            index = piece.get("index", len(self.tool_calls))
+            known = next((call for call in self.tool_calls if call.get("index") == index), None)
+            if known is None:
+                function = dict(piece.get("function") or {})
+                self.tool_calls.append({**piece, "index": index, "function": function})
+                continue
+            for name, value in (piece.get("function") or {}).items():
+                if name == "arguments":
+                    known["function"][name] = known["function"].get(name, "") + value
+                else:
+                    known["function"][name] = value
+
+    def _add_usage(self, usage: JsonMap) -> None:
+        self.usage = read_usage(usage)
+        more = {name: usage[name] for name in usage.keys() - _USAGE_MODELLED}
+        if more:
+            self.extra["usage"] = more
+
+
+def merge(pending: list[JsonMap], delta: JsonMap) -> None:
+    """Append a delta to those that wait to be sent, joining text to text of the same kind."""
+    if pending and len(delta) == 1:
+        last = pending[-1]
+        ((name, value),) = delta.items()
+        if name in TEXTS and len(last) == 1 and name in last:
+            pending[-1] = {name: last[name] + value}
+            return
+    pending.append(delta)
+
+
+def read_usage(usage: JsonMap) -> Usage:
+    """Read the API's usage; an upstream that does not split the prompt has hit from its details.
+
+    Raises ``TypeError`` or ``AttributeError`` when it is not of the API's shape.
+    """
+
+    def count(name: str, default: int = 0) -> int:
+        value = usage.get(name)
+        return default if value is None else int(value)
+
+    prompt_details: Any = usage.get("prompt_tokens_details") or {}
+    completion_details: Any = usage.get("completion_tokens_details") or {}
+    prompt = count("prompt_tokens")
+    hit = count("prompt_cache_hit_tokens", int(prompt_details.get("cached_tokens") or 0))
+    completion = count("completion_tokens")
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=count("total_tokens", prompt + completion),
+        prompt_cache_hit_tokens=hit,
+        prompt_cache_miss_tokens=count("prompt_cache_miss_tokens", prompt - hit),
+        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
+    )
+
+
+def bad_response(what: str, data: bytes) -> ZbeamError:
+    """Make the error for an answer that makes no sense, with the beginning of what came."""
+    shown = data[:120].decode("utf-8", "replace")
+    message = f"{what}: {shown!r}" if shown else what
+    return ZbeamError("bad_response", message, hint="if it happens again, check base_url")
+
+
+def _error_event(error: Any) -> ZbeamError:
+    message = error.get("message") if isinstance(error, dict) else error
+    return ZbeamError(
+        "upstream_unavailable", f"the API broke off with an error: {str(message)[:300]}"
+    )

@@ -1,0 +1,78 @@
+"""When to stop calling an upstream that is down: pure policy.
+
+After ``failures`` failures in a row the breaker opens: requests are answered at once with the
+last real cause instead of each waiting to learn it. After ``cooldown_s`` one request may try;
+its outcome closes the breaker or opens it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zbeam_daemon.states import BREAKER
+from zbeam_shared.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not let through, and in how many seconds the next try is due."""
+
+    cause: str
+    retry_in_s: float
+
+
+class Breaker:
+    """The breaker of one upstream; ``cause`` is the last failure's text."""
+
+    def __init__(self, *, failures: int, cooldown_s: float) -> None:
+        self.failures = failures
+        self.cooldown_s = cooldown_s
+        self.cause = ""
+        self._machine = Machine("breaker", BREAKER)
+        self._in_a_row = 0
+        self._opened_at = 0.0
+        self._probe_since: float | None = None
+
+    @property
+    def state(self) -> str:
+        """Where it stands in the BREAKER table."""
+        return self._machine.state
+
+    def admit(self, now: float) -> Refusal | None:
+        """Tell whether a request may go upstream; None lets it through."""
+        if self.state == "closed":
+            return None
+        if self.state == "open":
+            left = self._opened_at + self.cooldown_s - now
+            if left > 0:
+                return Refusal(self.cause, left)
+            self._machine.fire("cooldown")
+            self._probe_since = None
+        if self._probe_since is not None:
+            # The probe that never reports (cancelled, say) must not keep the breaker shut.
+            left = self._probe_since + self.cooldown_s - now
+            if left > 0:
+                return Refusal(self.cause, left)
+        self._probe_since = now
+        return None
+
+    def success(self) -> None:
+        """Note that the upstream answered."""
+        self._in_a_row = 0
+        if self.state == "half_open":
+            self._machine.fire("probe_ok")
+            self.cause = ""
+
+    def failure(self, now: float, cause: str) -> None:
+        """Note that the upstream could not be reached or did not work."""
+        self.cause = cause
+        self._in_a_row += 1
+        if self.state == "half_open":
+            self._machine.fire("probe_fail")
+            self._opened_at = now
+        elif self.state == "closed" and self._in_a_row >= self.failures:
+            self._machine.fire("trip")
+            self._opened_at = now
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.state}, {self._in_a_row} failures in a row>"

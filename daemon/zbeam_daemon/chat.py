@@ -1,0 +1,87 @@
+"""From a caller's chat request to the bytes that go upstream.
+
+What a caller leaves out of model, max_tokens, temperature and thinking comes from the
+configuration; everything else passes through untouched, so that a field which the API gained
+yesterday works today. What is checked here is only what the daemon itself depends on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from zbeam_daemon.settings import UpstreamSettings
+from zbeam_daemon.target import check_model
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.record import JsonMap
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A chat request, ready to be sent: ``body`` to ``path`` of the upstream."""
+
+    path: str
+    body: bytes
+    model: str
+    family: str
+    ceiling: int
+
+
+def prepare(chat: JsonMap, settings: UpstreamSettings) -> Call:
+    """Complete and encode a chat request; raises ``ZbeamError`` bad_request."""
+    _check_messages(chat.get("messages"))
+    defaults = settings.generation
+    body: JsonMap = {
+        "model": defaults.model,
+        "max_tokens": defaults.max_tokens,
+        "temperature": defaults.temperature,
+        "thinking": {"type": defaults.thinking},
+        **chat,
+        # Always streamed from upstream, whatever the caller wants: progress can be seen and a
+        # cancel takes effect at once. Usage comes with the last chunk.
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    model = body["model"]
+    if not isinstance(model, str) or not model:
+        raise ZbeamError("bad_request", "model must be a name", hint="for example deepseek-flash")
+    problem = check_model(settings.base_url, model)
+    if problem:
+        raise ZbeamError("bad_request", problem)
+    if body.get("n", 1) != 1:
+        raise ZbeamError("bad_request", "n must be 1: one answer a request", hint="send it n times")
+    family, ceiling = settings.limits.family_of(model)
+    try:
+        encoded = msgspec.json.encode(body)
+    except (TypeError, ValueError) as error:
+        raise ZbeamError("bad_request", f"the chat request is not JSON: {error}") from None
+    prefix = "/beta" if _needs_beta(body) and not settings.base_url.endswith("/beta") else ""
+    return Call(f"{prefix}/chat/completions", encoded, model, family, ceiling)
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise ZbeamError("bad_request", "messages must be a list of at least one message")
+    for n, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise ZbeamError(
+                "bad_request",
+                f"messages[{n}] must be a map with a role",
+                hint=f"roles: {', '.join(ROLES)}",
+            )
+
+
+def _needs_beta(body: JsonMap) -> bool:
+    """Tell whether the API takes this only below /beta: prefix completion, strict tools."""
+    if body["messages"][-1].get("prefix"):
+        return True
+    tools = body.get("tools")
+    return isinstance(tools, list) and any(
+        isinstance(tool, dict)
+        and isinstance(tool.get("function"), dict)
+        and bool(tool["function"].get("strict"))
+        for tool in tools
+    )

@@ -1,0 +1,216 @@
+"""One HTTP/1.1 connection for one ``requests.Session``, and what we must know about it.
+
+requests and urllib3 hide three things that a pool of warm sessions lives by, and this module
+brings them out through their documented hooks:
+
+- Whether a connection is alive. A TLS 1.3 connection that was never used looks readable, because
+  the server sent session tickets; urllib3 calls that dropped and reconnects without a word.
+  Here, liveness is a non-blocking read, and a connection never connects a second time.
+- How far a request got, which alone decides whether it may be sent again (``retry.py``).
+- The bytes of the body as they arrive, without the buffered file object in between.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+import urllib3.connectionpool
+
+from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
+
+RECV_SIZE = 65536
+
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    # Keepalive says nothing while sent data is unacknowledged; this does (milliseconds).
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
+]
+
+
+class ReconnectForbidden(OSError):
+    """The connection that a session was made of is gone; it must not be replaced in secret."""
+
+
+class SocketReader:
+    """The read side of one response: the file object that http.client asks a socket for.
+
+    http.client reads the head through ``readline``; what it leaves in ``buffer`` is the
+    beginning of the body, which is read from ``sock`` directly after that.
+    """
+
+    def __init__(self, connection: Connection, sock: Any) -> None:
+        self._connection = connection
+        self.sock = sock
+        self.buffer = b""
+        # http.client closes the socket after the head of a response with `Connection: close`;
+        # an open file object is what keeps it readable until the body has been read.
+        self._hold = sock.makefile("rb", buffering=0)
+
+    def makefile(self, *_args: Any) -> SocketReader:
+        """Be the file that http.client asks for."""
+        return self
+
+    def readline(self, limit: int = -1) -> bytes:
+        """Return a line of the head, cut at ``limit`` bytes; less than a line at EOF."""
+        while True:
+            newline = self.buffer.find(b"\n")
+            if newline >= 0 or 0 <= limit <= len(self.buffer):
+                cut = newline + 1 if newline >= 0 else limit
+                if limit >= 0:
+                    cut = min(cut, limit)
+                line, self.buffer = self.buffer[:cut], self.buffer[cut:]
+                return line
+            data = self.sock.recv(RECV_SIZE)
+            if not data:
+                line, self.buffer = self.buffer, b""
+                return line
+            self._connection.phase = ANSWERED
+            self.buffer += data
+
+    def read_batch(self, limit: int) -> bytes:
+        """Wait for bytes and return all that are at hand, about ``limit`` at most; b"" at EOF."""
+        if self.buffer:
+            data, self.buffer = self.buffer, b""
+            return data
+        sock = self.sock
+        data = sock.recv(RECV_SIZE)
+        if not data:
+            return b""
+        # A TLS record is returned per read, however many have arrived: go on until there is
+        # nothing left, so that a busy stream costs one wake-up for many events.
+        sock.settimeout(0.0)
+        pieces = [data]
+        size = len(data)
+        try:
+            while size < limit:
+                data = sock.recv(RECV_SIZE)
+                if not data:
+                    break  # the next call will see the end again
+                pieces.append(data)
+                size += len(data)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            pass
+        finally:
+            sock.settimeout(None)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def flush(self) -> None:
+        """Do nothing; http.client flushes every file that it closes."""
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._hold.close()
+
+
+class Connection(urllib3.connection.HTTPConnection):
+    """A connection that connects once and knows how far its request got."""
+
+    phase = CONNECTING
+    reader: SocketReader | None = None
+    opened = False
+
+    def connect(self) -> None:
+        """Connect; a second time raises ``ReconnectForbidden``."""
+        if self.opened:
+            raise ReconnectForbidden("the session's connection is gone")
+        super().connect()
+        self.opened = True
+
+    @property
+    def is_connected(self) -> bool:
+        """Always true: whether it is alive, ``Session.is_alive`` has found out already."""
+        return True
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request, noting when it has been sent in full."""
+        self.phase = SENDING
+        super().request(*args, **kwargs)
+        self.phase = SENT
+
+    def response_class(  # type: ignore[override]
+        self, sock: Any, *args: Any, **kwargs: Any
+    ) -> http.client.HTTPResponse:
+        """Make http.client's response read through our reader."""
+        self.reader = SocketReader(self, sock)
+        return http.client.HTTPResponse(self.reader, *args, **kwargs)  # type: ignore[arg-type]
+
+
+class TLSConnection(Connection, urllib3.connection.HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Pool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = Connection
+
+    def _new_conn(self) -> Any:
+        if self.num_connections:
+            raise ReconnectForbidden("the session's connection is gone")
+        return super()._new_conn()
+
+
+class _TLSPool(_Pool, urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = TLSConnection
+
+
+class OneConnectionAdapter(requests.adapters.HTTPAdapter):
+    """The adapter of a session: one connection, opened on purpose, never twice.
+
+    ``context`` is shared by all sessions of an upstream: requests would load the CA bundle
+    again for each connection (20 ms of CPU with a real one).
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Use our connection classes."""
+        super().init_poolmanager(*args, socket_options=_SOCKET_OPTIONS, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Use our connection classes through a proxy too."""
+        manager = super().proxy_manager_for(proxy, socket_options=_SOCKET_OPTIONS, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        return manager
+
+    def cert_verify(self, *_args: Any, **_kwargs: Any) -> None:
+        """Do nothing: the shared context verifies, and has loaded its CA file already."""
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        """Hand the shared context to urllib3 instead of names of CA files."""
+        host, _tls = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._context is None:
+            return host, {}
+        return host, {"ssl_context": self._context, "cert_reqs": ssl.CERT_REQUIRED}
+
+    def open(self, request: requests.PreparedRequest, proxies: dict[str, str]) -> Connection:
+        """Connect (TCP, proxy, TLS) and return the connection, ready for its first request.
+
+        Raises what the socket, ssl and urllib3 raise.
+        """
+        pool: Any = self.get_connection_with_tls_context(request, True, proxies=proxies)
+        connection: Connection = pool._get_conn()
+        try:
+            if pool.proxy is not None and pool.scheme == "https":
+                pool._prepare_proxy(connection)  # the CONNECT tunnel, then TLS through it
+            else:
+                connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        pool._put_conn(connection)
+        return connection

@@ -1,0 +1,379 @@
+"""One request on its way upstream: attempts, clocks, retries, and the account of all that.
+
+A ``Generation`` exists from the moment its request is accepted. ``run`` takes it through its
+attempts once the gate has admitted it; ``outcome`` tells at any time what is known of it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import gevent
+
+from zbeam_daemon import retry
+from zbeam_daemon.answer import Answer, bad_response, merge
+from zbeam_daemon.chat import Call
+from zbeam_daemon.clocks import Clocks
+from zbeam_daemon.prices import cost
+from zbeam_daemon.refusal import explain, retry_after
+from zbeam_daemon.session import ExchangeError, Response
+from zbeam_daemon.sse import EventParser, EventTooLong
+from zbeam_daemon.states import REQUEST
+from zbeam_daemon.upstream import Lease, Upstream
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.machine import Machine
+from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings
+from zbeam_shared.record import JsonMap
+
+BODY_LIMIT = 64 * 1024 * 1024
+"""Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
+ERROR_BODY_LIMIT = 64 * 1024
+END_GRACE_S = 1.0
+"""How long after [DONE] the body may take to end before its session is given up."""
+
+# Reading each event as it comes costs a wake-up and a TLS read apiece. With many streams open
+# the reads of one are spaced, so that one wake-up serves several events; the price is a delay
+# that grows with the number of streams and stays below what an eye can see.
+BATCH_FROM_STREAMS = 24
+BATCH_S_PER_STREAM = 40e-6
+BATCH_S_MAX = 0.1
+
+_random = random.Random()  # noqa: S311  jitter, not secrecy
+
+
+class Cancelled(BaseException):
+    """Thrown into a generation's greenlet to end it; ``error`` is what its client is told."""
+
+    def __init__(self, error: ZbeamError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Generation:
+    """One request's state, attempts and answer. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        call: Call,
+        *,
+        fresh: bool,
+        deadline_s: float | None,
+        on_delta: Callable[[list[JsonMap]], None],
+    ) -> None:
+        self.machine = Machine("request", REQUEST)
+        self.upstream = upstream
+        self.call = call
+        self.waiting_for = "slot"
+        self.keep_alives = 0
+        self.started_at = time.monotonic()
+        self._settings = upstream.settings  # a reload does not change a request under way
+        total_s = self._settings.timeouts.total_s
+        self.patience_s = total_s if deadline_s is None else min(deadline_s, total_s)
+        self.deadline = self.started_at + self.patience_s
+        self._fresh = fresh
+        self._on_delta = on_delta
+        self._answer = Answer()
+        self._attempts: list[Attempt] = []
+        self._use: SessionUse | None = None
+        self._doubled = False
+        self._trace_id: str | None = None
+        self._ended_at: float | None = None
+        self._ms: dict[str, float] = {}
+
+    def run(self) -> ZbeamError | None:
+        """Carry the request out; returns None when it succeeded, else why it did not.
+
+        ``Cancelled`` passes through; whatever happens, no session is left leased.
+        """
+        self.machine.fire("admit")
+        self._ms["queue"] = round((time.monotonic() - self.started_at) * 1000, 3)
+        timer = gevent.Timeout.start_new(max(0.0, self.deadline - time.monotonic()))
+        try:
+            error = self._try_until_done()
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            error = self.deadline_error()
+        finally:
+            timer.close()
+            self._ended_at = time.monotonic()
+        if self._use is not None:
+            counters = self.upstream.counters
+            counters.hits += self._use.reused
+            counters.misses += not self._use.reused
+        self.machine.fire("fail" if error else "complete")
+        return error
+
+    def deadline_error(self) -> ZbeamError:
+        """Explain a deadline that passed: how long, waiting for what, and how the pool stood."""
+        return ZbeamError(
+            "deadline_exceeded",
+            f"no result within {self.patience_s:g} s, waiting for: {self.waiting_for} "
+            f"({self.pool_state()})",
+            hint="allow more time with --timeout, or see: zbeam-client status",
+        )
+
+    def pool_state(self) -> str:
+        """Tell what the pool and the gate looked like, for an error to explain itself."""
+        sessions = ", ".join(f"{n} {s}" for s, n in self.upstream.pool.counts().items() if n)
+        gate = self.upstream.gate
+        text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
+        cause = self.upstream.breaker.cause
+        return f"{text}; last failure: {cause}" if cause else text
+
+    def outcome(self) -> Outcome:
+        """Return what is known of the request now."""
+        answer = self._answer
+        total_ms = ((self._ended_at or time.monotonic()) - self.started_at) * 1000
+        return Outcome(
+            content=answer.content,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls or None,
+            logprobs=answer.logprobs or None,
+            model=answer.model,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            cost=cost(
+                answer.usage,
+                answer.model or self.call.model,
+                self._settings.prices,
+                datetime.now(UTC),
+            ),
+            attempts=list(self._attempts),
+            session=self._use,
+            timings_ms=Timings(total=round(total_ms, 3), **self._ms),
+            trace_id=self._trace_id,
+            possible_double=self._doubled,
+            extra=answer.extra,
+        )
+
+    # ---- attempts ---------------------------------------------------------------------------
+
+    def _try_until_done(self) -> ZbeamError | None:
+        while True:
+            error, failure = self._attempt()
+            if error is None or failure is None:
+                return error
+            again = retry.decide(
+                failure,
+                self._settings.retry,
+                tries=len(self._attempts),
+                doubled=self._doubled,
+                left_s=self.deadline - time.monotonic(),
+                rng=_random,
+            )
+            if again is None:
+                return error
+            self._doubled = self._doubled or again.possible_double
+            self._answer = Answer()
+            self.machine.fire("retry")
+            self.waiting_for = "retry"
+            gevent.sleep(again.delay_s)
+            self.machine.fire("admit")
+
+    def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
+        """Make one attempt; returns (error, how it failed), both None on success."""
+        began = time.monotonic()
+        status: int | None = None
+        lease: Lease | None = None
+        session_id: str | None = None
+        reason = "cancelled"
+        verdict: str | None = "cancelled"  # unless something else becomes of it
+        error: ZbeamError | None = None
+        failure: retry.Failure | None = None
+        try:
+            self._ask_breaker(began)
+            self.waiting_for = "session"
+            lease = self.upstream.lease(fresh=self._fresh)
+            session_id = lease.pooled.id
+            self._note_lease(lease, began)
+            self.waiting_for = "first byte"
+            clocks = Clocks(self._settings.timeouts, time.monotonic())
+            response = self._send(lease, clocks)
+            status = response.status
+            self._trace_id = response.headers.get("X-Ds-Trace-Id")
+            if status == 200:
+                error = self._read_answer(response, clocks)
+            else:
+                body = self._read_body(response, clocks, ERROR_BODY_LIMIT)
+                error = explain(status, body)
+                wait = retry_after(response.headers)
+                failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
+            if response.reusable:
+                lease.release()
+                lease = None
+            reason = "not_reusable"
+            verdict = None
+        except ExchangeError as broke:
+            reason = "reset" if broke.lost else "failed"
+            error, failure = self._judge(broke, status, lease)
+        except _Stalled as stalled:
+            reason = "stalled"
+            error = ZbeamError("stalled", str(stalled), hint="the answer may have been billed")
+        except ZbeamError as known:
+            reason = known.code
+            error = known
+        finally:
+            if lease is not None:
+                lease.broken(reason)
+            self._attempts.append(
+                Attempt(
+                    status=status,
+                    error=verdict if error is None else error.code,
+                    elapsed_ms=round((time.monotonic() - began) * 1000, 3),
+                    session=session_id,
+                )
+            )
+        self._tell_breaker(error, status)
+        return error, failure
+
+    def _send(self, lease: Lease, clocks: Clocks) -> Response:
+        def send() -> Response:
+            return lease.session.request("POST", self.call.path, self.call.body)
+
+        response: Response = self._timed(send, clocks)
+        clocks.byte(time.monotonic())
+        return response
+
+    def _judge(
+        self, broke: ExchangeError, status: int | None, lease: Lease | None
+    ) -> tuple[ZbeamError, retry.Failure]:
+        """Turn a broken exchange into what the caller is told and what retrying needs to know."""
+        reused = lease is not None and lease.reused
+        failure = retry.Failure(broke.phase, status, lost=broke.lost, reused=reused)
+        if broke.phase == retry.SENT and broke.lost and reused:
+            self.upstream.counters.stale_detected += 1
+        if status == 200:
+            error = ZbeamError(
+                "truncated",
+                f"the answer broke off: {broke.cause}",
+                hint="what arrived is kept; the tokens were probably billed",
+            )
+        elif broke.phase == retry.CONNECTING:
+            error = ZbeamError(
+                "upstream_unavailable",
+                f"no connection to {self._settings.base_url}: {broke.cause}",
+                hint="see: zbeam-client status",
+            )
+        else:
+            error = ZbeamError(
+                "upstream_unavailable", f"the exchange with the API broke: {broke.cause}"
+            )
+        return error, failure
+
+    def _ask_breaker(self, now: float) -> None:
+        refusal = self.upstream.breaker.admit(now)
+        if refusal is not None:
+            raise ZbeamError(
+                "breaker_open",
+                f"the API is failing: {refusal.cause}",
+                hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
+            )
+
+    def _tell_breaker(self, error: ZbeamError | None, status: int | None) -> None:
+        if error is None or (status is not None and status < 500 and status != 200):
+            self.upstream.breaker.success()  # a refusal is an answer too
+        elif error.code in ("upstream_unavailable", "stalled"):
+            self.upstream.breaker.failure(time.monotonic(), error.message)
+
+    def _note_lease(self, lease: Lease, began: float) -> None:
+        self._ms["connect"] = round((time.monotonic() - began) * 1000, 3)
+        self._use = SessionUse(id=lease.pooled.id, age_s=round(lease.age_s, 3), reused=lease.reused)
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def _read_answer(self, response: Response, clocks: Clocks) -> ZbeamError | None:
+        kind = response.headers.get("Content-Type", "")
+        if "text/event-stream" in kind:
+            self.upstream.streams += 1
+            try:
+                self._read_events(response, clocks)
+            finally:
+                self.upstream.streams -= 1
+        else:
+            body = self._read_body(response, clocks, BODY_LIMIT)
+            delta = self._answer.add_body(body)
+            if delta is not None:
+                self._pass_on([delta])
+        return self._answer.failure()
+
+    def _read_events(self, response: Response, clocks: Clocks) -> None:
+        parser = EventParser()
+        answer = self._answer
+        while not response.done:
+            if answer.done:
+                if not self._read_end(response):
+                    return
+                continue
+            body = self._timed(response.read, clocks)
+            now = time.monotonic()
+            try:
+                events = parser.feed(body)
+            except EventTooLong as error:
+                raise bad_response(str(error), body) from None
+            self.keep_alives = parser.comments
+            if not events:
+                clocks.byte(now)
+                continue
+            clocks.progress(now)
+            deltas: list[JsonMap] = []
+            for data in events:
+                delta = answer.add_event(data)
+                if delta is not None:
+                    merge(deltas, delta)
+            if deltas:
+                self._pass_on(deltas)
+            streams = self.upstream.streams
+            if streams >= BATCH_FROM_STREAMS and not answer.done:
+                gevent.sleep(min(BATCH_S_MAX, streams * BATCH_S_PER_STREAM))
+
+    def _read_end(self, response: Response) -> bool:
+        """Read what follows [DONE]; False when the body does not end in time or breaks."""
+        try:
+            with gevent.Timeout(END_GRACE_S) as timer:
+                response.read()
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            return False
+        except ExchangeError:
+            return False  # the answer is complete; only its session is not fit for another
+        return True
+
+    def _pass_on(self, deltas: list[JsonMap]) -> None:
+        if "first_token" not in self._ms:
+            self._ms["first_token"] = round((time.monotonic() - self.started_at) * 1000, 3)
+        self.waiting_for = "data"
+        self.machine.fire("chunk")
+        self._on_delta(deltas)
+
+    def _read_body(self, response: Response, clocks: Clocks, limit: int) -> bytes:
+        pieces = []
+        size = 0
+        while not response.done:
+            pieces.append(self._timed(response.read, clocks))
+            clocks.byte(time.monotonic())
+            size += len(pieces[-1])
+            if size > limit:
+                raise bad_response(f"the body is longer than {limit:,} bytes", b"")
+        return b"".join(pieces)
+
+    def _timed(self, act: Callable[[], Any], clocks: Clocks) -> Any:
+        """Do something that waits for the upstream; raises ``_Stalled`` when a clock runs out."""
+        due, what = clocks.due()
+        with gevent.Timeout(max(0.0, due - time.monotonic())) as timer:
+            try:
+                return act()
+            except gevent.Timeout as expired:
+                if expired is not timer:
+                    raise
+                raise _Stalled(f"the API stalled: {what}") from None
+
+
+class _Stalled(Exception):
+    """One of the clocks ran out."""

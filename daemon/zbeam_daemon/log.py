@@ -1,0 +1,94 @@
+"""Log lines: one event a line, to stderr, for people or as JSON.
+
+Every value is escaped, because ids and names come from clients. A reader of stderr that stops
+reading must not stop the daemon: a line that would block is dropped, and counted in the next
+one that gets through.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+LEVELS = ("debug", "info", "warning", "error")
+MAX_LINE = 4096
+"""Bytes: what a pipe that polls writable takes without blocking (PIPE_BUF)."""
+
+
+class Log:
+    """Writes events to a file descriptor."""
+
+    def __init__(self, *, level: str = "info", form: str = "human", fd: int = 2) -> None:
+        self._fd = fd
+        self._dropped = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self.configure(level=level, form=form)
+
+    def configure(self, *, level: str, form: str) -> None:
+        """Change level ("debug" to "error") and form ("human" or "json")."""
+        self._threshold = LEVELS.index(level)
+        self._json = form == "json"
+
+    @property
+    def debugging(self) -> bool:
+        """Whether debug lines are written; asked before making costly ones."""
+        return self._threshold == 0
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Write a line that tells the life of a connection or a request."""
+        if self._threshold <= 0:
+            self._write("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Write a line that an administrator wants to find later."""
+        if self._threshold <= 1:
+            self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Write a line about something that works, but not as it should."""
+        if self._threshold <= 2:
+            self._write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Write a line about something that does not work."""
+        self._write("error", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if self._dropped:
+            fields = {**fields, "lines_dropped_before": self._dropped}
+        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+        now = now.replace("+00:00", "Z")
+        if self._json:
+            head = {"time": now, "level": level, "event": event}
+            line = msgspec.json.encode({**head, **fields}, enc_hook=str)
+        else:
+            parts = [f"{now} {level:<7} {event}"]
+            parts += [f"{name}={_shown(value)}" for name, value in fields.items()]
+            line = " ".join(parts).encode("utf-8", "backslashreplace")
+        if len(line) >= MAX_LINE:
+            line = line[: MAX_LINE - 4] + b"..."
+        ready = self._poll.poll(0)
+        if not ready or not ready[0][1] & select.POLLOUT:
+            self._dropped += 1
+            return
+        try:
+            os.write(self._fd, line + b"\n")
+            self._dropped = 0
+        except OSError:  # the reader is gone: there is nobody left to tell
+            self._dropped += 1
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    if text and text.isprintable() and not any(c in text for c in ' "='):
+        return text
+    return msgspec.json.encode(text).decode()

@@ -1,0 +1,133 @@
+"""The ``zbeamd`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from zbeam_daemon.standin.command import standin
+from zbeam_shared import __version__
+from zbeam_shared.errors import EXIT_CONFIG, ZbeamError
+
+CONFIG_HELP = "Configuration file [default: $ZBEAM_CONFIG, ~/.config/zbeam/zbeam.toml, /etc/zbeam]."
+
+config_option = click.option("--config", metavar="FILE", help=CONFIG_HELP)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zbeamd")
+def main() -> None:
+    """Keep warm sessions to the DeepSeek API for all the processes of this machine.
+
+    \b
+    First steps:
+      zbeamd init              write a configuration to edit
+      zbeamd check             find what is wrong with it
+      zbeamd run               serve, in the foreground
+      zbeam-client generate "Hello"
+    """
+
+
+@main.command()
+@config_option
+@click.option("--endpoint", metavar="URI", help="Where to listen, as ipc:///path/to.sock.")
+@click.option("--autostarted", is_flag=True, hidden=True)
+def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
+    """Serve in the foreground until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+
+    \b
+    Examples:
+      zbeamd run
+      zbeamd run --config ./zbeam.toml --endpoint ipc:///tmp/zb/zbeamd.sock
+    """
+    # First of all, before anything imports ssl or socket. The full patch would break
+    # watchdog's queue and its inotify loop, so those three are left alone.
+    from gevent import monkey
+
+    monkey.patch_all(thread=False, queue=False, select=False)
+
+    from zbeam_daemon import config as configuration
+    from zbeam_daemon.runtime import claim
+    from zbeam_daemon.service import Service
+    from zbeam_shared.paths import user_endpoint
+
+    environ = dict(os.environ)
+    try:
+        loaded = configuration.load(configuration.find_config(config, environ), environ)
+        where = (
+            endpoint
+            or environ.get("ZBEAM_ENDPOINT")
+            or loaded.daemon.endpoint
+            or user_endpoint(environ, os.getuid())
+        )
+        place = claim(where)
+        Service(loaded, place, environ, autostarted=autostarted).run()
+    except configuration.ConfigInvalid as error:
+        _fail(str(error), EXIT_CONFIG)
+    except ZbeamError as error:
+        _fail(str(error), error.exit_status)
+
+
+@main.command()
+@config_option
+@click.option("--upgrade", is_flag=True, help="Add what is new to a file, keep the rest.")
+def init(config: str | None, upgrade: bool) -> None:
+    """Write a complete, commented configuration; never over one that exists.
+
+    \b
+    Examples:
+      zbeamd init
+      zbeamd init --config ./zbeam.toml
+      zbeamd init --upgrade
+    """
+    from zbeam_daemon.template import write_new
+    from zbeam_daemon.upgrade import upgrade as add_missing
+
+    named = config or os.environ.get("ZBEAM_CONFIG")
+    path = Path(named) if named else Path.home() / ".config/zbeam/zbeam.toml"
+    try:
+        if upgrade:
+            added = add_missing(path)
+            click.echo(f"{path}: added {', '.join(added)}" if added else f"{path}: up to date")
+            return
+        write_new(path)
+    except (OSError, ValueError) as error:
+        _fail(str(error), EXIT_CONFIG)
+    click.echo(
+        f"wrote {path}\n"
+        "next: put your key in the environment (export DEEPSEEK_API_KEY=sk-...), then: zbeamd check"
+    )
+
+
+@main.command()
+@config_option
+def check(config: str | None) -> None:
+    """Read the configuration and name every problem with its key; exit 78 if there is one.
+
+    \b
+    Examples:
+      zbeamd check
+      zbeamd check --config ./zbeam.toml
+    """
+    from zbeam_daemon import config as configuration
+
+    environ = dict(os.environ)
+    try:
+        loaded = configuration.load(configuration.find_config(config, environ), environ)
+    except configuration.ConfigInvalid as error:
+        _fail(str(error), EXIT_CONFIG)
+    click.echo(f"{loaded.path}: good; upstreams: {', '.join(loaded.upstreams)}")
+
+
+main.add_command(standin)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    """Print each line of an error to stderr and exit."""
+    for line in text.splitlines():
+        click.echo(f"zbeamd: {line}", err=True)
+    sys.exit(status)

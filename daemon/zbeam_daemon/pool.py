@@ -1,0 +1,266 @@
+"""Which session serves which request: pure policy, no I/O.
+
+The pool decides and keeps the books; the I/O layer (``upstream.py``) carries out what it says:
+open this, close those. Times are monotonic seconds, always passed in as ``now``.
+
+Idle sessions form a stack: the most recently used one is leased first, so that the surplus
+grows old at the bottom and is retired by its idle limit. Every operation but ``sweep`` and
+``flush`` is O(1).
+
+A flush or a changed configuration raises the pool's *generation*. Sessions of an older
+generation are never leased again: idle ones close at once, leased ones when they are released,
+those still connecting as soon as they are ready and unclaimed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from zbeam_daemon.settings import PoolSettings
+from zbeam_daemon.states import CLOSED, SESSION
+from zbeam_shared.machine import Machine
+
+LIFETIME_JITTER = 0.1
+"""Lifetimes are shortened by up to this share, so that sessions do not all expire together."""
+
+
+@dataclass(slots=True)
+class PooledSession:
+    """The pool's record of one session."""
+
+    id: str
+    generation: int
+    created_at: float
+    expires_at: float
+    machine: Machine = field(default_factory=lambda: Machine("session", SESSION))
+    idle_since: float = 0.0
+    requests: int = 0
+    last_probe_at: float | None = None
+    warming: bool = False
+    claimed: bool = False
+
+    @property
+    def state(self) -> str:
+        """Where it stands in the SESSION table."""
+        return self.machine.state
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """An order to the I/O layer: close this session's connection."""
+
+    session: PooledSession
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """What a request gets.
+
+    ``action`` is one of
+
+    - "lease": the session is idle and now leased to the request
+    - "check": the session is now probing; prove it alive, then call ``probed``
+    - "open": the session is now connecting for this request; call ``ready`` or ``failed``
+    - "claim": a session that is being warmed will be leased to the request when it is ready
+    - "full": every session is busy; wait for a change and ask again (``session`` is None)
+    """
+
+    action: str
+    session: PooledSession | None
+    closing: tuple[Closing, ...] = ()
+
+
+class Pool:
+    """The sessions of one upstream."""
+
+    def __init__(
+        self, settings: PoolSettings, *, prefix: str = "s", seed: int | None = None
+    ) -> None:
+        self.settings = settings
+        self.generation = 0
+        self.sessions: dict[str, PooledSession] = {}
+        self.opened = 0
+        self.closed: Counter[str] = Counter()
+        self._idle: dict[str, PooledSession] = {}  # in order of last use
+        self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
+        self._numbers = 0
+        self._prefix = prefix
+        self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
+
+    # ---- a request's way through ------------------------------------------------------------
+
+    def acquire(self, now: float, *, fresh: bool = False) -> Acquired:
+        """Decide what a request gets; ``fresh`` asks for a session opened for it alone."""
+        closing: list[Closing] = []
+        while self._idle and not fresh:
+            session = next(reversed(self._idle.values()))
+            reason = self._expiry(session, now)
+            if reason is not None:
+                closing.append(self._close(session, "expire", reason))
+                continue
+            if now - session.idle_since > self.settings.check_after_idle_s:
+                self._fire(session, "probe")
+                return Acquired("check", session, tuple(closing))
+            self._lease(session)
+            return Acquired("lease", session, tuple(closing))
+        if self._claimable and not fresh:
+            session = self._claimable.pop(next(iter(self._claimable)))
+            session.claimed = True
+            return Acquired("claim", session, tuple(closing))
+        if len(self.sessions) >= self.settings.max_sessions:
+            if not self._idle:
+                return Acquired("full", None, tuple(closing))
+            # Only a fresh session gets here: it takes the place of the oldest idle one.
+            oldest = next(iter(self._idle.values()))
+            closing.append(self._close(oldest, "evict", "displaced"))
+        return Acquired("open", self._create(now, warming=False), tuple(closing))
+
+    def lease(self, session: PooledSession) -> None:
+        """Lease a session that has just become idle (opened for, or claimed by, a request)."""
+        self._lease(session)
+
+    def release(self, session: PooledSession, now: float) -> Closing | None:
+        """Take back a session whose response ended cleanly."""
+        if session.state == "draining":
+            return self._close(session, "release", "flushed")
+        self._fire(session, "release")
+        session.idle_since = now
+        if session.generation != self.generation:
+            return self._close(session, "evict", "flushed")
+        return None
+
+    def broken(self, session: PooledSession, reason: str) -> Closing:
+        """Give up a session in the middle of something."""
+        return self._close(session, "broken", reason)
+
+    # ---- opening and proving ----------------------------------------------------------------
+
+    def missing(self) -> int:
+        """Return how many sessions must be opened to have ``warm`` of them at hand."""
+        have = len(self._idle) + sum(s.warming for s in self.sessions.values() if not s.claimed)
+        room = self.settings.max_sessions - len(self.sessions)
+        return max(0, min(self.settings.warm - have, room))
+
+    def warm_one(self, now: float) -> PooledSession | None:
+        """Begin to open a session in advance; None when the pool is full."""
+        if len(self.sessions) >= self.settings.max_sessions:
+            return None
+        return self._create(now, warming=True)
+
+    def ready(self, session: PooledSession, now: float) -> Closing | None:
+        """Note that a connecting session is open; it is idle, or has to be closed."""
+        if session.state == CLOSED:  # shut down while it was connecting
+            return Closing(session, "shutdown")
+        self.opened += 1
+        self._claimable.pop(session.id, None)
+        unwanted = session.generation != self.generation and session.warming
+        session.warming = False
+        self._fire(session, "ready")
+        session.idle_since = now
+        if unwanted and not session.claimed:
+            return self._close(session, "evict", "flushed")
+        return None
+
+    def failed(self, session: PooledSession, reason: str, *, event: str = "fail") -> Closing:
+        """Note that a connecting session could not be opened (or its request was cancelled)."""
+        self._claimable.pop(session.id, None)
+        return self._close(session, event, reason)
+
+    def probed(self, session: PooledSession, now: float, *, alive: bool) -> Closing | None:
+        """Note the outcome of a probe; a session that is alive is idle again."""
+        session.last_probe_at = now
+        if not alive:
+            return self._close(session, "probe_fail", "probe_failed")
+        self._fire(session, "probe_ok")
+        session.idle_since = now
+        if session.generation != self.generation:
+            return self._close(session, "evict", "flushed")
+        return None
+
+    # ---- the pool as a whole ----------------------------------------------------------------
+
+    def sweep(self, now: float) -> list[Closing]:
+        """Retire idle sessions that are past their lifetime or idle limit."""
+        expired = [(s, reason) for s in self._idle.values() if (reason := self._expiry(s, now))]
+        return [self._close(session, "expire", reason) for session, reason in expired]
+
+    def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
+        """Retire every session; returns (those to close now, how many finish first)."""
+        self.generation += 1
+        self._claimable.clear()
+        closing = [self._close(s, "evict", reason) for s in list(self._idle.values())]
+        draining = 0
+        for session in self.sessions.values():
+            if session.state == "leased":
+                self._fire(session, "evict")
+                draining += 1
+        return closing, draining
+
+    def shutdown(self) -> list[Closing]:
+        """Close every session whatever it is doing."""
+        self._claimable.clear()
+        return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
+
+    def dead(self, session: PooledSession, reason: str) -> Closing | None:
+        """Note that an idle session's peer has gone; None if it is idle no more."""
+        if session.state != "idle":
+            return None
+        return self._close(session, "broken", reason)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of sessions in each state."""
+        found = Counter(session.state for session in self.sessions.values())
+        return {state: found.get(state, 0) for state in SESSION if state != CLOSED}
+
+    def idle(self) -> Iterator[PooledSession]:
+        """Iterate over the idle sessions, longest idle first."""
+        return iter(list(self._idle.values()))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{n} {state}" for state, n in self.counts().items() if n)
+        return f"<Pool {inside or 'empty'}, {self.opened} opened, {self.closed.total()} closed>"
+
+    # ---- the only places that change a session's state --------------------------------------
+
+    def _create(self, now: float, *, warming: bool) -> PooledSession:
+        self._numbers += 1
+        lifetime = self.settings.max_lifetime_s * (1 - LIFETIME_JITTER * self._random.random())
+        session = PooledSession(
+            id=f"{self._prefix}{self._numbers}",
+            generation=self.generation,
+            created_at=now,
+            expires_at=now + lifetime,
+            warming=warming,
+        )
+        self.sessions[session.id] = session
+        if warming:
+            self._claimable[session.id] = session
+        return session
+
+    def _lease(self, session: PooledSession) -> None:
+        self._fire(session, "lease")
+        session.requests += 1
+
+    def _fire(self, session: PooledSession, event: str) -> None:
+        session.machine.fire(event)
+        if session.state == "idle":
+            self._idle[session.id] = session  # at the end: the most recently used
+        else:
+            self._idle.pop(session.id, None)
+
+    def _close(self, session: PooledSession, event: str, reason: str) -> Closing:
+        self._fire(session, event)
+        del self.sessions[session.id]
+        self.closed[reason] += 1
+        return Closing(session, reason)
+
+    def _expiry(self, session: PooledSession, now: float) -> str | None:
+        if now >= session.expires_at:
+            return "max_lifetime"
+        if now - session.idle_since >= self.settings.idle_limit_s:
+            return "idle_limit"
+        return None

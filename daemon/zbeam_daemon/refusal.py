@@ -1,0 +1,74 @@
+"""What an HTTP status other than 200 means (deepseek-api.md, "Errors").
+
+Classified by status: the API's own ``code`` is the same for nearly all of them, and its content
+type is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+
+from zbeam_daemon.answer import decode_json
+from zbeam_shared.errors import ZbeamError
+
+MAX_MESSAGE = 500
+
+_BY_STATUS = {
+    400: ("invalid_parameters", ""),
+    401: ("auth_failed", "check the key that the configuration names, then: zbeam-client reload"),
+    402: ("insufficient_balance", "top up the account"),
+    403: ("auth_failed", "the key may not do this"),
+    404: ("invalid_parameters", "check base_url in the configuration"),
+    413: ("too_large", "shorten the prompt"),
+    422: ("invalid_parameters", ""),
+    429: ("rate_limited", "try again later, or lower limits.concurrency"),
+}
+
+
+def explain(status: int, body: bytes) -> ZbeamError:
+    """Turn a status and its body into an error with a stable code."""
+    if 300 <= status < 400:
+        return ZbeamError(
+            "bad_response",
+            f"the API answered with a redirect ({status})",
+            hint="base_url must be the API's own address",
+            http_status=status,
+        )
+    code, hint = _BY_STATUS.get(
+        status,
+        ("upstream_unavailable", "try again later")
+        if status >= 500
+        else ("invalid_parameters", ""),
+    )
+    said = _message(body)
+    message = f"the API answered {status}" + (f": {said}" if said else "")
+    return ZbeamError(code, message, hint=hint, http_status=status)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a Retry-After header asks for; None without a usable one."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return seconds if 0 <= seconds < 86_400 else None
+
+
+def _message(body: bytes) -> str:
+    try:
+        found = decode_json(body)
+        error = found.get("error", found)
+        text = str(error.get("message") if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        text = body.decode("utf-8", "replace")
+        if "<html" in text.lower():
+            text = "an HTML page, not the API"
+    return " ".join(text.split())[:MAX_MESSAGE]

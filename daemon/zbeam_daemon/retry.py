@@ -1,0 +1,76 @@
+"""Whether a failed attempt is tried again, and when: pure policy.
+
+A generation costs money from the moment it begins, and the API has no idempotency key, so the
+question is always "can it have begun?" (design: rules of the upstream). The answer is in how far
+the attempt got, never in the class of an exception.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from zbeam_daemon.settings import RetrySettings
+
+CONNECTING = "connecting"  # no connection: nothing was sent
+SENDING = "sending"  # the request was not fully sent
+SENT = "sent"  # fully sent, not one byte of a response
+ANSWERED = "answered"  # a status line came, and no event of a 200
+STREAMING = "streaming"  # events of a 200 response came
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt failed.
+
+    ``phase`` is how far it got, ``status`` the HTTP status if one came, ``lost`` whether the
+    peer closed or reset the connection (as against silence), ``reused`` whether the session
+    had been open before, ``retry_after_s`` what the upstream asked for.
+    """
+
+    phase: str
+    status: int | None = None
+    lost: bool = False
+    reused: bool = False
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again in ``delay_s``; ``possible_double`` if the first try may have been billed."""
+
+    delay_s: float
+    possible_double: bool = False
+
+
+def decide(
+    failure: Failure,
+    settings: RetrySettings,
+    *,
+    tries: int,
+    doubled: bool,
+    left_s: float,
+    rng: random.Random,
+) -> Again | None:
+    """Decide what follows a failed attempt; None means to give up.
+
+    ``tries`` attempts have been made, ``doubled`` says that one of them may have been billed
+    twice already, ``left_s`` is what is left of the deadline.
+    """
+    if tries >= settings.attempts:
+        return None
+    delay = rng.uniform(0.0, min(settings.cap_s, settings.base_s * 2.0 ** (tries - 1)))
+    if failure.retry_after_s is not None:
+        delay = max(delay, failure.retry_after_s)
+    stale = failure.phase == SENT and failure.lost and failure.reused
+    free = failure.phase in (CONNECTING, SENDING) or failure.status in (429, 503)
+    once = stale or (failure.phase == ANSWERED and failure.status in (500, 502, 504))
+    if stale or (failure.phase == SENDING and failure.lost and failure.reused):
+        delay = 0.0  # the connection was old, the upstream is not in trouble
+    if delay >= left_s:
+        return None
+    if free:
+        return Again(delay)
+    if once and not doubled:
+        return Again(delay, possible_double=True)
+    return None

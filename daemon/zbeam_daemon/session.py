@@ -1,0 +1,317 @@
+"""One session: a ``requests.Session`` with exactly one connection, and its responses.
+
+A session is opened, used for one request at a time, and closed; it never reconnects. Everything
+that third-party code raises here leaves as ``ExchangeError``, which says how far the exchange
+got; nobody above this module catches an exception of requests, urllib3 or ssl.
+"""
+
+from __future__ import annotations
+
+import http.client
+import http.cookiejar
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+import requests
+import urllib3
+
+from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader
+from zbeam_daemon.framing import BodyDecoder, FramingError
+from zbeam_daemon.retry import ANSWERED, CONNECTING
+from zbeam_daemon.settings import UpstreamSettings
+from zbeam_shared import __version__
+
+BATCH_BYTES = 256 * 1024
+USER_AGENT = f"zbeam/{__version__}"
+
+_FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, FramingError,
+            http.client.HTTPException, ValueError)  # fmt: skip
+
+
+class ExchangeError(Exception):
+    """An exchange with the upstream broke.
+
+    ``phase`` is one of ``retry``'s, ``lost`` tells a connection that the peer closed or reset
+    from one that is silent or talks nonsense. The text names the cause in plain words.
+    """
+
+    def __init__(self, cause: str, *, phase: str, lost: bool) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.phase = phase
+        self.lost = lost
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What all sessions of an upstream share; made anew when its settings change."""
+
+    base_url: str
+    context: ssl.SSLContext | None
+    proxies: dict[str, str]
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: UpstreamSettings) -> Transport:
+        """Load the CA file once, for all sessions to come."""
+        context = None
+        if settings.base_url.startswith("https:"):
+            context = ssl.create_default_context(cafile=str(settings.ca_file))
+        proxy = settings.proxy
+        return cls(
+            base_url=settings.base_url.rstrip("/"),
+            context=context,
+            proxies={"http": proxy, "https": proxy} if proxy else {},
+            headers={
+                "Authorization": f"Bearer {settings.api_key.reveal()}",
+                "Content-Type": "application/json",
+                "Accept": "text/event-stream, application/json",
+                # Compressed events would be held back until the compressor's buffer is full.
+                "Accept-Encoding": "identity",
+                "User-Agent": USER_AGENT,
+            },
+        )
+
+
+class Session:
+    """One open connection to an upstream. Made by ``Session.open``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._adapter = OneConnectionAdapter(transport.context)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.proxies = dict(transport.proxies)
+        self._session.cookies.set_policy(_NoCookies())
+        self._session.headers = requests.structures.CaseInsensitiveDict(transport.headers)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+        self._templates: dict[tuple[str, str], requests.PreparedRequest] = {}
+        self._connection: Connection | None = None
+        self._watch: Any = None
+
+    @classmethod
+    def open(cls, transport: Transport) -> Session:
+        """Connect: DNS, TCP, the proxy's tunnel, TLS. Raises ``ExchangeError``."""
+        session = cls(transport)
+        try:
+            session._connection = session._adapter.open(
+                session._prepared("GET", "/models"), transport.proxies
+            )
+        except _FOREIGN as error:
+            raise ExchangeError(plain_cause(error), phase=CONNECTING, lost=False) from None
+        return session
+
+    @property
+    def sock(self) -> Any:
+        """The socket; None once it is closed."""
+        return self._connection.sock if self._connection else None
+
+    def describe(self) -> dict[str, str | None]:
+        """Return local_address and tls (version, None without TLS), for people to look at."""
+        sock = self.sock
+        if sock is None:
+            return {"local_address": None, "tls": None}
+        try:
+            address = sock.getsockname()
+        except OSError:
+            return {"local_address": None, "tls": None}
+        version = sock.version() if hasattr(sock, "version") else None
+        return {"local_address": f"{address[0]}:{address[1]}", "tls": version}
+
+    def is_alive(self) -> bool:
+        """Tell whether an idle connection is still open, as far as this host knows.
+
+        A non-blocking read: nothing to read means open; the end, an error, or data that nobody
+        asked for mean that it cannot be used. (A silent drop looks alive: see ``probe``.)
+        """
+        sock = self.sock
+        if sock is None:
+            return False
+        sock.settimeout(0.0)
+        try:
+            sock.recv(1)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+        finally:
+            sock.settimeout(None)
+        return False
+
+    def watch(self, on_readable: Callable[[], None]) -> None:
+        """Call ``on_readable`` in the hub when something arrives while the session is idle."""
+        sock = self.sock
+        if sock is not None and self._watch is None:
+            self._watch = gevent.get_hub().loop.io(sock.fileno(), 1)
+            self._watch.start(on_readable)
+
+    def unwatch(self) -> None:
+        """Stop watching; must be called before the socket is used or closed."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch.close()
+            self._watch = None
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> Response:
+        """Send a request and wait for the head of its response.
+
+        Raises ``ExchangeError``; the caller bounds the time with ``gevent.Timeout``.
+        """
+        connection = self._connection
+        assert connection is not None
+        prepared = self._prepared(method, path)
+        if body is not None:
+            prepared = prepared.copy()
+            prepared.body = body
+            prepared.headers["Content-Length"] = str(len(body))
+        try:
+            found = self._session.send(
+                prepared, stream=True, allow_redirects=False, proxies=self._transport.proxies
+            )
+        except _FOREIGN as error:
+            raise self._broke(error) from None
+        return Response(self, connection, found)
+
+    @property
+    def phase(self) -> str:
+        """How far the request under way got; one of ``retry``'s phases."""
+        return self._connection.phase if self._connection else CONNECTING
+
+    def close(self) -> None:
+        """Close the connection, whatever is under way on it."""
+        self.unwatch()
+        if self._connection is not None:
+            # Closing the file object as well: the socket lives as long as either is open.
+            if self._connection.reader is not None:
+                self._connection.reader.close()
+            self._connection.close()
+            self._connection = None
+        self._session.close()
+
+    def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
+        template = self._templates.get((method, path))
+        if template is None:
+            template = self._session.prepare_request(
+                requests.Request(method, self._transport.base_url + path)
+            )
+            self._templates[method, path] = template
+        return template
+
+    def _broke(self, error: Exception) -> ExchangeError:
+        return ExchangeError(plain_cause(error), phase=self.phase, lost=_is_loss(error))
+
+
+class Response:
+    """A response whose head has arrived."""
+
+    def __init__(self, session: Session, connection: Connection, found: requests.Response) -> None:
+        assert connection.reader is not None
+        self.status = found.status_code
+        self.headers = found.headers
+        self._session = session
+        self._found = found
+        self._reader: SocketReader = connection.reader
+        original: Any = found.raw._original_response
+        self._original = original
+        self._decoder = BodyDecoder(chunked=bool(original.chunked), length=original.length)
+        self._keep_alive = not original.will_close
+        if self._decoder.done:
+            self._finish()
+
+    @property
+    def done(self) -> bool:
+        """Whether the body has ended cleanly."""
+        return self._decoder.done
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the session may serve another request."""
+        return self.done and self._keep_alive and not self._decoder.excess
+
+    def read(self) -> bytes:
+        """Wait for bytes from the peer and return what they hold of the body.
+
+        b"" with ``done`` false means that what came belonged to the framing alone. Raises
+        ``ExchangeError`` when the connection ends before the body does.
+        """
+        try:
+            data = self._reader.read_batch(BATCH_BYTES)
+            if data:
+                body = self._decoder.feed(data)
+            elif self._decoder.eof():
+                body = b""
+            else:
+                raise ExchangeError(
+                    "the connection ended in the middle of the response", phase=ANSWERED, lost=True
+                )
+        except _FOREIGN as error:
+            raise ExchangeError(plain_cause(error), phase=ANSWERED, lost=_is_loss(error)) from None
+        if self._decoder.done:
+            self._finish()
+        return body
+
+    def read_all(self, limit: int) -> bytes:
+        """Read the whole body; raises ``ExchangeError`` when it is longer than ``limit``."""
+        pieces = []
+        size = 0
+        while not self.done:
+            pieces.append(self.read())
+            size += len(pieces[-1])
+            if size > limit:
+                raise ExchangeError(
+                    f"the response is longer than {limit:,} bytes", phase=ANSWERED, lost=False
+                )
+        return b"".join(pieces)
+
+    def _finish(self) -> None:
+        # Both libraries must know that the response is over before the next one can begin.
+        self._decoder.excess = self._decoder.excess or bool(self._reader.buffer)
+        self._original.close()
+        if self._keep_alive:
+            self._found.raw.release_conn()
+
+
+class _NoCookies(http.cookiejar.DefaultCookiePolicy):
+    """An API needs no cookies, and one session's must not follow another caller's request."""
+
+    def set_ok(self, *_args: Any) -> bool:
+        return False
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return the exception and all that it was made from, outermost first."""
+    found: list[BaseException] = []
+    todo: list[Any] = [error]
+    while todo and len(found) < 20:
+        one = todo.pop(0)
+        if not isinstance(one, BaseException) or one in found:
+            continue
+        found.append(one)
+        todo += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
+    return found
+
+
+def _is_loss(error: BaseException) -> bool:
+    lost = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError)
+    return any(isinstance(cause, lost) for cause in _causes(error))
+
+
+def plain_cause(error: BaseException) -> str:
+    """Say in plain words what went wrong, without the libraries' nesting and object addresses."""
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate verification failed: {cause.verify_message}"
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            return f"TLS failed: {cause.reason.lower().replace('_', ' ')}"
+        if isinstance(cause, http.client.RemoteDisconnected):
+            return "the server closed the connection without a response"
+    for cause in reversed(causes):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[0].lower() + cause.strerror[1:]
+    return f"{type(causes[-1]).__name__}: {causes[-1]}"[:300]

@@ -1,0 +1,1 @@
+"""A stand-in for the DeepSeek API: real TCP and TLS on loopback, with scripted faults."""

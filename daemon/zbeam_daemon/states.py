@@ -1,0 +1,66 @@
+"""Every state and every transition of a session, a request and the breaker.
+
+Nothing else in the daemon decides what may follow what. An illegal event raises and changes
+nothing (``zbeam_shared.machine``).
+"""
+
+from __future__ import annotations
+
+from zbeam_shared.machine import Table
+
+CLOSED = "closed"
+
+# A session is one connection to an upstream. It goes back to idle only by a clean end of body;
+# being cancelled in mid-response is `broken`, because what is still on the way would be read
+# as the next answer. `evict` is the pool's wish (flush, reload, expiry): idle sessions go at
+# once, leased ones finish first.
+SESSION: Table = {
+    "connecting": {
+        "ready": "idle",
+        "fail": CLOSED,
+        "evict": CLOSED,
+        "cancel": CLOSED,
+        "shutdown": CLOSED,
+    },
+    "idle": {
+        "lease": "leased",
+        "probe": "probing",
+        "expire": CLOSED,
+        "evict": CLOSED,
+        "broken": CLOSED,
+        "shutdown": CLOSED,
+    },
+    "probing": {"probe_ok": "idle", "probe_fail": CLOSED, "shutdown": CLOSED},
+    "leased": {"release": "idle", "evict": "draining", "broken": CLOSED, "shutdown": CLOSED},
+    "draining": {"release": CLOSED, "broken": CLOSED, "shutdown": CLOSED},
+    CLOSED: {},
+}
+
+# A request streams once a byte of the answer has gone out to the client. No retry leaves
+# `streaming`: the client would see two beginnings, and the account might pay twice.
+REQUEST: Table = {
+    "queued": {"admit": "leased", "cancel": "cancelled", "fail": "done"},
+    "leased": {
+        "chunk": "streaming",
+        "retry": "queued",
+        "complete": "done",
+        "fail": "done",
+        "cancel": "cancelled",
+    },
+    "streaming": {
+        "chunk": "streaming",
+        "complete": "done",
+        "fail": "done",
+        "cancel": "cancelled",
+    },
+    "done": {},
+    "cancelled": {},
+}
+
+# While open, requests are answered at once with the last real cause. One probe at a time
+# decides in `half_open`.
+BREAKER: Table = {
+    "closed": {"trip": "open"},
+    "open": {"cooldown": "half_open"},
+    "half_open": {"probe_ok": "closed", "probe_fail": "open"},
+}
