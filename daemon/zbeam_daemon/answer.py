@@ -17,6 +17,7 @@ from zbeam_shared.record import JsonMap
 TEXTS = ("content", "reasoning_content")
 _DONE = b"[DONE]"
 _MODELLED = {"choices", "usage", "model"}
+_CHOICE_MODELLED = {"index", "delta", "message", "logprobs", "finish_reason"}
 _USAGE_MODELLED = {*Usage.FIELDS, "prompt_tokens_details", "completion_tokens_details"}
 
 decode_json = msgspec.json.Decoder().decode
@@ -61,11 +62,11 @@ class Answer:
             return None
         try:
             chunk = decode_json(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise bad_response("an event is not JSON", data) from None
         if type(chunk) is not dict:
             raise bad_response("an event is not a map", data)
-        if "error" in chunk and "choices" not in chunk:
+        if chunk.get("error") and not chunk.get("choices"):
             raise _error_event(chunk["error"])
         return self._add(chunk, "delta", data)
 
@@ -76,7 +77,7 @@ class Answer:
             raise bad_response("the body is blank", b"")
         try:
             chunk = decode_json(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise bad_response("the body is not JSON", text) from None
         if type(chunk) is not dict or not chunk.get("choices"):
             raise bad_response("the body is not a chat completion", text)
@@ -107,7 +108,7 @@ class Answer:
     def _add(self, chunk: JsonMap, key: str, data: bytes) -> JsonMap | None:
         try:
             if chunk.get("model") is not None:
-                self.model = chunk["model"]
+                self.model = chunk["model"] + ""  # a TypeError unless it is text
             if chunk.get("usage") is not None:
                 self._add_usage(chunk["usage"])
             for name in chunk.keys() - _MODELLED:
@@ -117,7 +118,9 @@ class Answer:
                 return None
             choice = choices[0]
             if choice.get("finish_reason") is not None:
-                self.finish_reason = choice["finish_reason"]
+                self.finish_reason = choice["finish_reason"] + ""
+            for name in choice.keys() - _CHOICE_MODELLED:
+                self.extra.setdefault("choice", {})[name] = choice[name]
             delta = {name: v for name, v in choice[key].items() if v is not None and v != ""}
             delta.pop("role", None)
             if choice.get("logprobs") is not None:
@@ -125,7 +128,7 @@ class Answer:
             if delta:
                 self._add_delta(delta)
             return delta or None
-        except (KeyError, TypeError, AttributeError, IndexError):
+        except (LookupError, TypeError, AttributeError, ValueError):
             raise bad_response("an event has not the shape of a chat chunk", data) from None
 
     def _add_delta(self, delta: JsonMap) -> None:
@@ -141,7 +144,11 @@ class Answer:
                     if isinstance(tokens, list):
                         self.logprobs.setdefault(part, []).extend(tokens)
             else:
-                self.extra.setdefault("message", {})[name] = value
+                more = self.extra.setdefault("message", {})
+                known = more.get(name)
+                # Text comes in pieces whatever it is called (`refusal`, say).
+                joined = isinstance(known, str) and isinstance(value, str)
+                more[name] = known + value if joined else value
 
     def _add_tool_calls(self, pieces: list[JsonMap]) -> None:
         for piece in pieces:
@@ -153,7 +160,7 @@ class Answer:
                 continue
             for name, value in (piece.get("function") or {}).items():
                 if name == "arguments":
-                    known["function"][name] = known["function"].get(name, "") + value
+                    known["function"][name] = (known["function"].get(name) or "") + value
                 else:
                     known["function"][name] = value
 
@@ -178,7 +185,7 @@ def merge(pending: list[JsonMap], delta: JsonMap) -> None:
 def read_usage(usage: JsonMap) -> Usage:
     """Read the API's usage; an upstream that does not split the prompt has hit from its details.
 
-    Raises ``TypeError`` or ``AttributeError`` when it is not of the API's shape.
+    Raises ``TypeError``, ``ValueError`` or ``AttributeError`` when it is not of the API's shape.
     """
 
     def count(name: str, default: int = 0) -> int:
@@ -208,7 +215,7 @@ def bad_response(what: str, data: bytes) -> ZbeamError:
 
 
 def _error_event(error: Any) -> ZbeamError:
-    message = error.get("message") if isinstance(error, dict) else error
+    message = (error.get("message") if isinstance(error, dict) else None) or error
     return ZbeamError(
         "upstream_unavailable", f"the API broke off with an error: {str(message)[:300]}"
     )

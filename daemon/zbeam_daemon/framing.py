@@ -7,6 +7,7 @@ body that ended cleanly leaves a session that may be used again.
 
 from __future__ import annotations
 
+_HEX = frozenset(b"0123456789abcdefABCDEF")
 MAX_LINE = 8192
 """Bytes in a chunk-size line with its extensions, or in a trailer line."""
 
@@ -69,9 +70,9 @@ class BodyDecoder:
                     self._state = "end of data"
                 continue
             newline = data.find(b"\n", at)
+            if (end if newline < 0 else newline) - at > MAX_LINE:
+                raise FramingError("a chunk line without end")
             if newline < 0:
-                if end - at > MAX_LINE:
-                    raise FramingError("a chunk line without end")
                 self._held = data[at:]
                 break
             line = data[at:newline].rstrip(b"\r")
@@ -89,12 +90,9 @@ class BodyDecoder:
             self._state = "size"
         elif self._state == "size":
             digits = line.partition(b";")[0].strip()
-            try:
-                if not digits or not digits.isalnum():
-                    raise ValueError
-                self._left = int(digits, 16)
-            except ValueError:
-                raise FramingError(f"{digits[:20]!r} is not a chunk size") from None
+            if not 0 < len(digits) <= 16 or not _HEX.issuperset(digits):
+                raise FramingError(f"{digits[:20]!r} is not a chunk size")
+            self._left = int(digits, 16)
             self._state = "data" if self._left else "trailer"
         elif not line:  # the empty line after the trailer
             self.done = True

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+REMEMBERED = 100
+"""Families kept while nobody uses them: their names come from clients."""
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:
@@ -54,7 +57,7 @@ class Gate:
 
     def submit(self, client: str, family: str, ceiling: int) -> Ticket | None:
         """Ask for a slot; returns an admitted or a waiting ticket, None when the queue is full."""
-        state = self._families.setdefault(family, _Family(ceiling))
+        state = self._families.get(family) or self._first_of(family, ceiling)
         state.ceiling = ceiling
         ticket = Ticket(client, family)
         if self.in_use < self.total and state.in_use < state.ceiling and not state.queued:
@@ -73,7 +76,9 @@ class Gate:
 
     def leave(self, ticket: Ticket) -> list[Ticket]:
         """Give a slot back, or leave the queue; returns the tickets admitted instead."""
-        state = self._families[ticket.family]
+        state = self._families.get(ticket.family)
+        if state is None:  # left before, and its family is forgotten
+            return []
         if ticket.admitted:
             ticket.admitted = False
             state.in_use -= 1
@@ -113,10 +118,10 @@ class Gate:
         return admitted
 
     def position(self, ticket: Ticket) -> int:
-        """Return how many of its family are ahead of a waiting ticket, at most; 0 if admitted.
+        """Return a waiting ticket's place in its family's queue, at worst; 0 if admitted.
 
-        Clients take turns, so that from each other client as many can come first as from its
-        own, and one more.
+        1 is the next one. Clients take turns, so that from each other client as many can come
+        first as from its own, and one more.
         """
         if ticket.admitted:
             return 0
@@ -127,11 +132,20 @@ class Gate:
         return before + others + 1
 
     def snapshot(self) -> dict[str, dict[str, int]]:
-        """Return in_use, limit and queued of each family seen so far."""
+        """Return in_use, limit and queued of the families seen so far."""
         return {
             name: {"in_use": s.in_use, "limit": s.ceiling, "queued": s.queued}
             for name, s in self._families.items()
         }
+
+    def _first_of(self, family: str, ceiling: int) -> _Family:
+        if len(self._families) >= REMEMBERED:
+            unused = (n for n, s in self._families.items() if not s.in_use and not s.queued)
+            oldest = next(unused, None)
+            if oldest is not None:
+                del self._families[oldest]
+        state = self._families[family] = _Family(ceiling)
+        return state
 
     def _admit(self, ticket: Ticket, state: _Family) -> None:
         ticket.admitted = True

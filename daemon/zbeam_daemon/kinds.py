@@ -150,7 +150,8 @@ class Address(Kind):
         if not isinstance(raw, str) or not raw.startswith(self.prefix):
             return None
         host, _, port = raw[len(self.prefix) :].rpartition(":")
-        if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+|\*", host):
+        every = self.prefix and host == "*"  # how ZeroMQ writes "all addresses"
+        if not every and not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+", host):
             return None
         return raw if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 else None
 

@@ -9,7 +9,8 @@ grows old at the bottom and is retired by its idle limit. Every operation but ``
 
 A flush or a changed configuration raises the pool's *generation*. Sessions of an older
 generation are never leased again: idle ones close at once, leased ones when they are released,
-those still connecting as soon as they are ready and unclaimed.
+those that are being warmed as soon as they are ready, claimed or not (who claimed one asks anew).
+Only a session that was opened for a request is still used for that one request.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Pool:
         self._idle: dict[str, PooledSession] = {}  # in order of last use
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
         self._numbers = 0
+        self._down = False
         self._prefix = prefix
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
@@ -125,6 +127,8 @@ class Pool:
 
     def release(self, session: PooledSession, now: float) -> Closing | None:
         """Take back a session whose response ended cleanly."""
+        if self._down and session.state == CLOSED:
+            return Closing(session, "shutdown")
         if session.state == "draining":
             return self._close(session, "release", "flushed")
         self._fire(session, "release")
@@ -135,6 +139,8 @@ class Pool:
 
     def broken(self, session: PooledSession, reason: str) -> Closing:
         """Give up a session in the middle of something."""
+        if self._down and session.state == CLOSED:
+            return Closing(session, "shutdown")
         return self._close(session, "broken", reason)
 
     # ---- opening and proving ----------------------------------------------------------------
@@ -153,7 +159,7 @@ class Pool:
 
     def ready(self, session: PooledSession, now: float) -> Closing | None:
         """Note that a connecting session is open; it is idle, or has to be closed."""
-        if session.state == CLOSED:  # shut down while it was connecting
+        if self._down and session.state == CLOSED:
             return Closing(session, "shutdown")
         self.opened += 1
         self._claimable.pop(session.id, None)
@@ -161,7 +167,7 @@ class Pool:
         session.warming = False
         self._fire(session, "ready")
         session.idle_since = now
-        if unwanted and not session.claimed:
+        if unwanted:
             return self._close(session, "evict", "flushed")
         return None
 
@@ -172,6 +178,8 @@ class Pool:
 
     def probed(self, session: PooledSession, now: float, *, alive: bool) -> Closing | None:
         """Note the outcome of a probe; a session that is alive is idle again."""
+        if self._down and session.state == CLOSED:
+            return Closing(session, "shutdown")
         session.last_probe_at = now
         if not alive:
             return self._close(session, "probe_fail", "probe_failed")
@@ -201,7 +209,11 @@ class Pool:
         return closing, draining
 
     def shutdown(self) -> list[Closing]:
-        """Close every session whatever it is doing."""
+        """Close every session whatever it is doing.
+
+        Whoever still holds one learns of it late: what they report of it then changes nothing.
+        """
+        self._down = True
         self._claimable.clear()
         return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
 
@@ -259,6 +271,8 @@ class Pool:
         return Closing(session, reason)
 
     def _expiry(self, session: PooledSession, now: float) -> str | None:
+        if session.generation != self.generation:
+            return "flushed"
         if now >= session.expires_at:
             return "max_lifetime"
         if now - session.idle_since >= self.settings.idle_limit_s:

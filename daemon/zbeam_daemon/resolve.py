@@ -114,16 +114,15 @@ class Resolver:
             source = KeySource(variable, None, env_file)
         else:
             return
-        # The error of a missing variable or file would name it, and it may be the key itself.
-        name = variable if file is None else text
-        if isinstance(name, str) and "/" not in name and looks_like_key(name):
-            kind = "the NAME of an environment variable" if file is None else "a path"
-            report((*here, named[0]), f"expected {kind}; what stands there looks like the key")
-            return
         try:
             key, origin = read_key(source, self.environ)
         except KeySourceError as error:
-            report((*here, named[0]), str(error))
+            name = variable if file is None else text
+            message = str(error)
+            if isinstance(name, str) and "/" not in name and looks_like_key(name):
+                kind = "the NAME of an environment variable" if file is None else "a path"
+                message = f"expected {kind}; what stands there looks like the key itself"
+            report((*here, named[0]), message)
             return
         values[*here, "api_key"], self.origins[*here, "api_key"] = key, origin
 

@@ -78,7 +78,8 @@ def write_new(path: Path) -> None:
         for parent in reversed(missing):
             parent.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(render())
     except FileExistsError:
         message = (
             "exists already and stays as it is: `zbeamd init --upgrade` adds the keys that it "
@@ -87,8 +88,6 @@ def write_new(path: Path) -> None:
         raise ConfigInvalid(path, [Problem("", message)]) from None
     except OSError as error:
         raise ConfigInvalid(path, [Problem("", f"cannot be written: {error.strerror}")]) from None
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(render())
 
 
 def tables() -> dict[KeyPath, list[Key]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 import gevent.event
+import gevent.lock
 
 from zbeam_daemon.answer import bad_response, decode_json
 from zbeam_daemon.breaker import Breaker
@@ -30,6 +31,9 @@ SWEEP_S = 1.0
 WARM_AT_ONCE = 8
 """Sessions opened in advance at one time: a warm target must not look like an attack."""
 WARM_BACKOFF_CAP_S = 30.0
+CONNECTS_AT_ONCE = 32
+"""Connections being made at one time. A thousand handshakes side by side all take a thousand
+times as long, and all of them time out."""
 VIEW_LIMIT = 4 * 1024 * 1024
 VIEW_TIMEOUT_S = 30.0
 
@@ -80,6 +84,7 @@ class Upstream:
         self.counters = Counters()
         self.streams = 0
         self._open: dict[str, Session] = {}
+        self._connects = gevent.lock.Semaphore(CONNECTS_AT_ONCE)
         self._changed = gevent.event.Event()
         self._wake = gevent.event.Event()
         self._keeper: gevent.Greenlet | None = None
@@ -270,10 +275,12 @@ class Upstream:
         Raises ``ExchangeError`` when it cannot be opened.
         """
         began = time.monotonic()
+        timer = gevent.Timeout(self.settings.timeouts.connect_s)
         reason = "connect_failed"
         event = "cancel"
         try:
-            with gevent.Timeout(self.settings.timeouts.connect_s) as timer:
+            with self._connects, timer:
+                began = time.monotonic()
                 session = Session.open(self.transport)
         except ExchangeError as error:
             event = "fail"

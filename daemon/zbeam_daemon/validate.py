@@ -9,6 +9,7 @@ from zbeam_daemon.keys import looks_like_key
 from zbeam_daemon.kinds import MismatchError, Value, found
 from zbeam_daemon.schema import KEYS, OPTIONAL_TABLES, Key, KeyPath, dotted, matches
 
+_API_KEY = re.compile(r"(?<![A-Za-z])sk-[A-Za-z0-9_-]{16,}")
 _MAX_SUGGESTIONS = 50  # comparing names is slow, and a file of garbage may hold 100,000 of them
 
 
@@ -54,7 +55,8 @@ class Checked:
     problems: list[Problem] = field(default_factory=list)
 
     def report(self, path: KeyPath, message: str) -> None:
-        """Add a problem with the key at ``path``."""
+        """Add a problem with the key at ``path``; what looks like an API key is masked."""
+        message = _API_KEY.sub("sk-****", message)
         self.problems.append(Problem(dotted(tuple(map(_shown, path))), message))
 
 

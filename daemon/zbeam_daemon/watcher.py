@@ -136,7 +136,7 @@ class _Watches:
         """Watch exactly the folders that matter to these files now."""
         paths = list(paths)
         wanted = _folders(paths)
-        for _ in range(_MAX_LINKS):
+        for _ in range(5):  # links that never rest are followed at the next look
             try:
                 self._watch(wanted)
             except OSError as error:

@@ -151,7 +151,7 @@ class Drain(Record):
 
 
 class Accepted(Record):
-    """The request is known; ``position`` counts those ahead of it in the queue, 0 for none."""
+    """The request is known; ``position`` is its place in the queue, 0 when it need not wait."""
 
     position: int = 0
 

@@ -16,7 +16,11 @@ import pytest
 from support.fake_daemon import FakeDaemon
 from zbeam_client import liveness
 
-COMMAND = [sys.executable, "-c", "import sys; from zbeam_client.cli.main import main; sys.exit(main())"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from zbeam_client.cli.main import main; sys.exit(main())",
+]
 LIMIT_S = 20
 
 
@@ -69,7 +73,11 @@ class Command:
         )
 
     def start(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        streams = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
         return subprocess.Popen([*COMMAND, *args], env=self.environ, **{**streams, **options})
 
 

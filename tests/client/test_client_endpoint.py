@@ -90,7 +90,9 @@ def test_a_full_backlog_is_a_daemon_and_does_not_block(place: Path) -> None:
             endpoints.probe(f"ipc://{place}/s")
 
 
-@pytest.mark.parametrize("bad", ["tcp://h:1", "ipc://relative", "/run/x.sock", "ipc:///" + "x" * 200])
+@pytest.mark.parametrize(
+    "bad", ["tcp://h:1", "ipc://relative", "/run/x.sock", "ipc:///" + "x" * 200]
+)
 def test_an_endpoint_that_cannot_be_is_a_configuration_error(bad: str) -> None:
     with pytest.raises(ZbeamError) as caught:
         endpoints.find(bad, {})

@@ -71,9 +71,7 @@ def test_a_failure_is_raised_with_what_had_arrived(daemon: FakeDaemon, client: C
     assert caught.value.outcome is not None and caught.value.outcome.content == "half"
 
 
-def test_a_stream_yields_deltas_and_then_has_its_result(
-    daemon: FakeDaemon, client: Client
-) -> None:
+def test_a_stream_yields_deltas_and_then_has_its_result(daemon: FakeDaemon, client: Client) -> None:
     deltas = [
         {"role": "assistant", "content": None, "reasoning_content": "hm"},
         {"content": "a", "logprobs": [1]},
@@ -81,7 +79,10 @@ def test_a_stream_yields_deltas_and_then_has_its_result(
     ]
     told = Progress(waiting_for="data")
     end = Result(outcome=outcome("a"))
-    daemon.on(Generate, send_all(Accepted(), told, Delta(deltas=deltas[:2]), Delta(deltas=deltas[2:]), end))
+    daemon.on(
+        Generate,
+        send_all(Accepted(), told, Delta(deltas=deltas[:2]), Delta(deltas=deltas[2:]), end),
+    )
     with client.stream("Hi") as stream:
         with pytest.raises(RuntimeError, match="not been read"):
             _ = stream.result
@@ -188,7 +189,7 @@ def test_a_request_that_has_ended_is_not_cancelled(daemon: FakeDaemon, client: C
 def test_hung_daemon(daemon: FakeDaemon, client: Client) -> None:
     daemon.on(Generate, silent)
     daemon.on(Ping, silent)
-    with pytest.raises(ZbeamError, match="hangs.*was not accepted") as caught:
+    with pytest.raises(ZbeamError, match=r"hangs.*was not accepted") as caught:
         client.generate("Hi")
     assert caught.value.code == "daemon_unavailable"
     daemon.wait_for(Ping)
@@ -214,7 +215,7 @@ def test_daemon_vanishing_in_mid_stream(daemon: FakeDaemon, client: Client) -> N
     with client.stream("Hi") as stream:
         next(stream)
         daemon.stop()
-        with pytest.raises(ZbeamError, match="gone away.*may have been started") as caught:
+        with pytest.raises(ZbeamError, match=r"gone away.*may have been started") as caught:
             next(stream)
     assert caught.value.code == "daemon_unavailable"
     assert caught.value.outcome == Outcome(content="one ")
@@ -280,9 +281,7 @@ def test_version_mismatch(place: Path) -> None:
             assert caught.value.code == "version_mismatch"
 
 
-def test_a_peer_that_sends_nonsense_is_the_one_to_blame(
-    daemon: FakeDaemon, client: Client
-) -> None:
+def test_a_peer_that_sends_nonsense_is_the_one_to_blame(daemon: FakeDaemon, client: Client) -> None:
     def nonsense(_: FakeDaemon, peer: Peer, message: object) -> None:
         frames = [peer.routing, wire.VERSION, b"reply", peer.request, b"\xc1"]
         daemon._sockets[peer.admin].send_multipart(frames)

@@ -25,7 +25,10 @@ def test_the_system_prompt_comes_first() -> None:
 def test_every_field_of_the_chat_request_can_be_said() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     request = GenerationRequest(
-        messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "prefix": True}],
+        messages=[
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "prefix": True},
+        ],
         model="deepseek-v4-pro",
         max_tokens=10,
         temperature=0.0,

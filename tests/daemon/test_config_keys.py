@@ -151,6 +151,12 @@ class TestSources:
         assert f"{UPSTREAM}.api_key_file" in problems(tmp_path, api_key_env='api_key_file = "key"')
 
 
+def test_variable_whose_name_looks_like_a_key_works(tmp_path: Path) -> None:
+    name = "MYCOMPANYPRODUCTIONAPIKEY2"
+    config = loaded(tmp_path, "", {name: KEY}, api_key_env=f'api_key_env = "{name}"')
+    assert config.upstreams["deepseek"].api_key.reveal() == KEY
+
+
 class TestKeyInTheWrongPlace:
     """People paste the key where its name belongs; the error must not repeat it."""
 
@@ -161,6 +167,8 @@ class TestKeyInTheWrongPlace:
             f'api_key_env = "DEEPSEEK_API_KEY={KEY}"',
             f'api_key_env = "{KEY[3:].replace("0", "x")}"',
             f'api_key_file = "{KEY}"',
+            f'api_key_env = "NOT_SET"\nenv_file = "{KEY}"',
+            f'api_key_env = "DEEPSEEK_API_KEY"\nca_file = "{KEY}"',
             f'api_key = "{KEY}"',
             f'api_key_env = "DEEPSEEK_API_KEY"\n{KEY} = 1',
             f'api_key_env = "DEEPSEEK_API_KEY"\nproxy = "ftp://{KEY}@host"',

@@ -111,7 +111,7 @@ class TestUpgrade:
         assert upgrade(write(tmp_path, render())) == []
 
     def test_headers_inside_texts_and_lists_are_not_headers(self, tmp_path: Path) -> None:
-        text = 'x = """\n[daemon]\n"""\ny = [\n[1],\n]\n[daemon]\ndrain_s = 1\n'
+        text = 'y = [\n[1],\n]\n[daemon]\ndrain_s = 1\nx = """\n[daemon]\n"""\n'
         path = write(tmp_path, text)
         upgrade(path)
         assert tomllib.loads(path.read_text()) == tomllib.loads(text)

@@ -32,8 +32,12 @@ class Standin:
         arguments = ["--port", "0", *options]
         self.ca_file: str | None = None
         if tls or "--tls" in options:
-            self.ca_file = str(folder / "ca.pem")
-            arguments += ["--tls"] * ("--tls" not in options) + ["--ca-out", self.ca_file]
+            arguments += ["--tls"] * ("--tls" not in options)
+            if "--ca-out" in options:
+                self.ca_file = options[options.index("--ca-out") + 1]
+            else:
+                self.ca_file = str(folder / "ca.pem")
+                arguments += ["--ca-out", self.ca_file]
         if scenario is not None:
             file = folder / "scenario.toml"
             file.write_text(scenario, encoding="utf-8")

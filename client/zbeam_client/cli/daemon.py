@@ -175,8 +175,10 @@ def show(settings: Settings) -> int:
     if settings.json:
         output.print_json(found)
     else:
-        rows = [[entry.get(name) for name in ("key", "value", "origin")] for entry in found]
-        output.print_table(("KEY", "VALUE", "ORIGIN"), rows)
+        # No columns: keys and values are too long for them to fit a terminal.
+        for entry in found:
+            value = output.cell(entry.get("value"))
+            output.write_out(f"{entry.get('key')} = {value}  ({entry.get('origin')})\n")
     return 0
 
 

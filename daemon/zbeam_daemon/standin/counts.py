@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from zbeam_daemon.standin.models import FAMILIES
+
 
 @dataclass(slots=True)
 class Counts:
@@ -18,15 +20,14 @@ class Counts:
     generations_started: int = 0
     generations_finished: int = 0
     generations_cut_short: int = 0
-    in_flight: dict[str, int] = field(default_factory=dict)
-    max_in_flight: dict[str, int] = field(default_factory=dict)
+    in_flight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 0))
+    max_in_flight: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 0))
     events_sent: int = 0
 
     def take(self, family: str) -> None:
         """One more request of `family` holds a slot."""
-        now = self.in_flight.get(family, 0) + 1
-        self.in_flight[family] = now
-        self.max_in_flight[family] = max(now, self.max_in_flight.get(family, 0))
+        self.in_flight[family] += 1
+        self.max_in_flight[family] = max(self.in_flight[family], self.max_in_flight[family])
 
     def release(self, family: str) -> None:
         """One request of `family` has ended."""

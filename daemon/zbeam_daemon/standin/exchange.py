@@ -174,13 +174,14 @@ def facts(request: Request, connection: int) -> tuple[Facts, dict[str, str | boo
         connection=connection,
     )
     user_id = body.get("user_id")
+    prompt = known.prompt().encode("utf-8", "surrogatepass")
     logged: dict[str, str | bool | None] = {
         "method": known.method,
         "path": known.path,
         "model": known.model,
         "stream": known.stream,
         "user_id": user_id if isinstance(user_id, str) else None,
-        "prompt_digest": blake2b(request.body, digest_size=8).hexdigest() if body else None,
+        "prompt_digest": blake2b(prompt, digest_size=8).hexdigest() if prompt else None,
     }
     return known, logged
 

@@ -47,14 +47,15 @@ class Generation:
         self._open(EVENT_STREAM, COMMENT)
         self._event(stream.first())
         delay = action.token_delay_s
-        wanted = response.events
+        fresh = True
         for event in stream.tokens():
             if delay:
                 gevent.sleep(delay)
             elif response.events % _TURN == 0:
                 gevent.sleep(0)
             self._event(event)
-            if response.events == wanted + 1:
+            if fresh:
+                fresh = False
                 self._first_token()
         if action.comments_forever:
             self._comment_forever(COMMENT)

@@ -19,6 +19,7 @@ class Model:
 FLASH = Model("deepseek-flash", "DeepSeek-V4.1-Flash", "flash", True, "fp_8b1f3c20d7_standin1017")
 PRO = Model("deepseek-v4-pro", "DeepSeek-V4-Pro", "pro", False, "fp_41d09ea5c2_standin0813")
 SERVED = (FLASH, PRO)
+FAMILIES = (FLASH.family, PRO.family)
 BY_NAME = {
     FLASH.id: FLASH,
     PRO.id: PRO,

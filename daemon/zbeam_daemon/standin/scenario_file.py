@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
+from zbeam_daemon.standin.models import FAMILIES
 from zbeam_daemon.standin.scenario import CONNECTION_FIELDS, Action, Match, Rule, Scenario
 from zbeam_daemon.standin.tls import ALERTS
 
 FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "insufficient_system_resource")
-FAMILIES = ("flash", "pro")
 _FOREVER = 1e9
 _Built = TypeVar("_Built")
 
