@@ -21,9 +21,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import requests
+
 from support.daemon import Daemon, Peer, chat
 from support.standin import ANY_KEY, Standin
-
 from zbeam_shared import messages as m
 
 SHORT = "[defaults]\ntokens = 1\n"
@@ -75,7 +75,11 @@ def whole_process(daemon: Daemon, runs: int) -> None:
     def run(arguments: list[str]) -> None:
         nonlocal failures
         done = subprocess.run(
-            arguments, env=daemon.environ, stdin=subprocess.DEVNULL, capture_output=True
+            arguments,
+            env=daemon.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
         )
         failures += done.returncode != 0
 
@@ -161,7 +165,10 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
     """Many streams at one time, each event passed on to its client."""
     standin.set_scenario(f"[defaults]\ntokens = {tokens}\ntoken_delay_s = {delay_s}\n")
     quiet = 'log_level = "warning"'
-    with Daemon(standin, daemon=quiet, limits="queue = 10000") as daemon, Peer(daemon.endpoint) as peer:
+    with (
+        Daemon(standin, daemon=quiet, limits="queue = 10000") as daemon,
+        Peer(daemon.endpoint) as peer,
+    ):
         empty = rss_kb(daemon.pid)
         full = empty
         cpu = cpu_s(daemon.pid)
@@ -169,13 +176,20 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
         for n in range(streams):
             peer.send(m.Generate(chat=chat(f"hello {n}"), credit=100_000), str(n).encode())
         done = errors = delta_messages = tokens_seen = 0
-        half_way = 0.0
         events = streams * (tokens + 2)  # and the first and the last chunk
         looked = 0.0
+        begun: set[bytes] = set()
+        opening = 0.0
+        began_events = 0
         while done < streams:
-            message = peer.receive(60)[1]
+            request_id, message = peer.receive(60)
             if isinstance(message, m.Delta):
                 delta_messages += 1
+                if not opening:
+                    begun.add(request_id)
+                    if len(begun) == streams:
+                        opening = cpu_s(daemon.pid) - cpu
+                        began_events = delta_messages
             elif isinstance(message, m.Result):
                 done += 1
                 assert message.outcome.usage is not None
@@ -183,7 +197,6 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
             elif isinstance(message, m.Error):
                 done += 1
                 errors += 1
-                half_way = half_way or print(message) or 1.0
             now = time.perf_counter()
             if now - looked > 0.25:
                 looked = now
@@ -200,11 +213,12 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
         met=not errors and not lost,
     )
     each = cpu / events * 1e6
+    after = (cpu - opening) / (events * (1 - began_events / delta_messages)) * 1e6
     report(
         "daemon CPU per streamed event",
-        f"{each:.1f} us  (all of it: opening {streams:,} TLS sessions too)",
+        f"{after:.1f} us once all are open, {each:.1f} us with opening {streams:,} TLS sessions",
         "50 us or less",
-        met=each <= 50,
+        met=after <= 50,
     )
     size = (full - empty) / streams
     report(
@@ -221,7 +235,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.2, help="seconds between tokens")
     chosen = parser.parse_args()
     wanted = set(chosen.only or ["process", "latency", "rate", "streams"])
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, TLS, one run\n", flush=True)
     with Standin(tls=True, scenario=SHORT) as standin:

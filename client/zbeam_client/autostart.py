@@ -28,8 +28,8 @@ LOG_LIMIT = 10 * 1024 * 1024
 SHOWN = 4000
 """Bytes of a failed daemon's last words that an error repeats."""
 
-_started: list[subprocess.Popen[bytes]] = []
-"""Kept so that a daemon that ends before this process is reaped at the next start."""
+_started: list[int] = []
+"""Our daemons' process ids: one that ends before this process is reaped at the next start."""
 
 
 def start(client: Client, deadline: float | None) -> str:
@@ -74,11 +74,15 @@ def _launch_and_wait(
     finally:
         os.close(file)
     print(f"zbeam-client: started zbeamd (pid {process.pid}, log {log})", file=sys.stderr)
-    while not _answers(client, endpoint):
-        status = process.poll()
-        if status is not None:
-            raise _died(status, log, offset)
-        _pause(patience, deadline, f"zbeamd (pid {process.pid}, log {log})")
+    try:
+        while not _answers(client, endpoint):
+            status = process.poll()
+            if status is not None:
+                raise _died(status, log, offset)
+            _pause(patience, deadline, f"zbeamd (pid {process.pid}, log {log})")
+    finally:
+        if process.returncode is None:
+            _let_go(process)
 
 
 def _launch(endpoint: str, log: int) -> subprocess.Popen[bytes]:
@@ -92,8 +96,8 @@ def _launch(endpoint: str, log: int) -> subprocess.Popen[bytes]:
     if environ.get("ZBEAM_CONFIG"):
         # The daemon runs in /, a relative path is meant from here.
         environ["ZBEAM_CONFIG"] = os.path.abspath(environ["ZBEAM_CONFIG"])  # noqa: PTH100
-    _started[:] = [process for process in _started if process.poll() is None]
-    process = subprocess.Popen(
+    _reap()
+    return subprocess.Popen(
         [sys.executable, "-m", "zbeam_daemon", "run", "--autostarted", "--endpoint", endpoint],
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -102,8 +106,22 @@ def _launch(endpoint: str, log: int) -> subprocess.Popen[bytes]:
         env=environ,
         start_new_session=True,
     )
-    _started.append(process)
-    return process
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Make a daemon that lives on no longer ours: Popen warns of children that outlive it."""
+    _started.append(process.pid)
+    process.returncode = 0
+
+
+def _reap() -> None:
+    for pid in list(_started):
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            _started.remove(pid)
 
 
 def _answers(client: Client, endpoint: str) -> bool:
@@ -137,7 +155,9 @@ def _died(status: int, log: str, offset: int) -> ZbeamError:
         return ZbeamError(
             "config_invalid",
             f"zbeamd could not start: {words}" if words else "zbeamd refused its configuration",
-            hint="" if "zbeamd init" in words else "zbeamd check shows every problem",
+            hint=""
+            if "zbeamd init" in words
+            else "zbeamd check shows every problem, zbeamd init writes a good file",
         )
     how = f"ended with exit status {status}" if status >= 0 else f"was ended by signal {-status}"
     return ZbeamError(
@@ -155,7 +175,8 @@ def _last_words(log: str, offset: int) -> list[str]:
             text = file.read(SHOWN).decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip().removeprefix("zbeamd: ") for line in text.splitlines()]
+    return [line for line in lines if line]
 
 
 def _open_log(path: str) -> int:

@@ -24,13 +24,17 @@ CANCEL_LINGER_MS = 300
 
 
 class Channel:
-    """Sends and receives the messages of one call. Not thread-safe: a call has one owner."""
+    """Sends and receives the messages of one call. Not thread-safe: a call has one owner.
+
+    ``name`` is the request id as text, as the caller sees it and the daemon logs it.
+    """
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, deadline: float | None
     ) -> None:
         self.endpoint = endpoint
-        self.request_id = os.urandom(8)
+        self.name = os.urandom(8).hex()
+        self.request_id = self.name.encode()
         self.liveness = Liveness(time.monotonic(), deadline)
         self._pid = os.getpid()
         try:
@@ -44,11 +48,6 @@ class Channel:
         self._socket.linger = 0
         self._socket.connect(endpoint)
         self.closed = False
-
-    @property
-    def name(self) -> str:
-        """The request id as text, as it is shown and logged."""
-        return self.request_id.hex()
 
     def send(self, message: Record) -> None:
         """Send, or fail; never waits. Raises ``ZbeamError``."""
@@ -150,11 +149,9 @@ class Channel:
 
     def _gone(self, action: str) -> ZbeamError:
         if action == "deadline":
-            deadline, started = self.liveness.deadline, self.liveness.started
-            patience = 0.0 if deadline is None else deadline - started
             return ZbeamError(
                 "deadline_exceeded",
-                f"no answer within {max(patience, 0.0):.3g} s; {self._fate()}",
+                f"no answer before the deadline; {self._fate()}",
                 hint="allow more with --timeout",
             )
         if action == "lost":

@@ -32,6 +32,10 @@ UNREAD_LIMIT = 16 * 1024 * 1024
 MAX_CALLS = 256
 """Views and admin calls under way at one time."""
 TICK_S = m.HEARTBEAT_S / 4
+COLLECT_FROM_REQUESTS = 24
+COLLECT_S = 0.01
+"""With many requests open, deltas go out together this often: libzmq's thread then wakes once
+for dozens of messages and not for each."""
 
 Peer = tuple[Router, bytes]
 
@@ -54,6 +58,7 @@ class Request:
     last_sent: float = 0.0
     cancelled: ZbeamError | None = None  # why, once it is to be cancelled
     begun: bool = False
+    ended: bool = False
 
     @property
     def peer(self) -> Peer:
@@ -88,6 +93,8 @@ class Broker:
         self._calls = 0
         self._peers: dict[Peer, dict[bytes, Request]] = {}
         self._by_ticket: dict[Ticket, Request] = {}
+        self._collected: dict[Request, None] = {}
+        self._collecting = gevent.get_hub().loop.timer(COLLECT_S)
 
     # ---- what comes in ----------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class Broker:
         except KeyError:
             raise ZbeamError(
                 "bad_request",
-                f"there is no upstream {name!r}",
+                f"there is no upstream {name[:64]!r}",
                 hint=f"configured: {', '.join(self.upstreams)}",
             ) from None
 
@@ -253,6 +260,7 @@ class Broker:
     def _finish(self, request: Request, error: ZbeamError | None) -> None:
         """Send what ends a request, and let the next one have its slot."""
         outcome = request.generation.outcome()
+        request.ended = True
         if error is None:
             # Deltas that still lack credit are not sent: the result holds the whole answer.
             self._flush(request)
@@ -321,9 +329,21 @@ class Broker:
         for delta in deltas:
             merge(request.pending, delta)
             request.pending_size += sum(len(delta[name]) for name in TEXTS if name in delta)
-        self._flush(request)
+        if len(self._by_ticket) < COLLECT_FROM_REQUESTS:
+            self._flush(request)
+        else:
+            self._collected[request] = None
+            if not self._collecting.active:
+                self._collecting.start(self._flush_collected)
         if request.pending_size > UNREAD_LIMIT:
             raise Cancelled(ZbeamError("cancelled", "the client does not read its answer"))
+
+    def _flush_collected(self) -> None:
+        self._collecting.stop()
+        collected, self._collected = self._collected, {}
+        for request in collected:
+            if not request.ended:
+                self._flush(request)
 
     def _flush(self, request: Request) -> None:
         """Send the deltas that wait, if the client has room for them."""

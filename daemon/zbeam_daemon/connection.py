@@ -78,32 +78,33 @@ class SocketReader:
             self._connection.phase = ANSWERED
             self.buffer += data
 
-    def read_batch(self, limit: int) -> bytes:
-        """Wait for bytes and return all that are at hand, about ``limit`` at most; b"" at EOF."""
+    def read(self) -> bytes:
+        """Wait for bytes and return one read's worth; b"" at EOF."""
         if self.buffer:
             data, self.buffer = self.buffer, b""
             return data
-        sock = self.sock
-        data = sock.recv(RECV_SIZE)
-        if not data:
-            return b""
-        # A TLS record is returned per read, however many have arrived: go on until there is
-        # nothing left, so that a busy stream costs one wake-up for many events.
-        sock.settimeout(0.0)
+        return self.sock.recv(RECV_SIZE)  # type: ignore[no-any-return]
+
+    def read_batch(self, limit: int) -> bytes:
+        """Wait for bytes and return all that are at hand, about ``limit`` at most; b"" at EOF.
+
+        A TLS record is returned per read, however many have arrived; this goes on until there
+        is nothing left, which is one read more than ``read`` makes.
+        """
+        data = self.read()
         pieces = [data]
         size = len(data)
+        self.sock.settimeout(0.0)
         try:
-            while size < limit:
-                data = sock.recv(RECV_SIZE)
-                if not data:
-                    break  # the next call will see the end again
+            while data and size < limit:
+                data = self.sock.recv(RECV_SIZE)
                 pieces.append(data)
                 size += len(data)
         except (ssl.SSLWantReadError, BlockingIOError):
             pass
         finally:
-            sock.settimeout(None)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self.sock.settimeout(None)
+        return b"".join(pieces)
 
     def flush(self) -> None:
         """Do nothing; http.client flushes every file that it closes."""

@@ -36,11 +36,12 @@ END_GRACE_S = 1.0
 """How long after [DONE] the body may take to end before its session is given up."""
 
 # Reading each event as it comes costs a wake-up and a TLS read apiece. With many streams open
-# the reads of one are spaced, so that one wake-up serves several events; the price is a delay
-# that grows with the number of streams and stays below what an eye can see.
-BATCH_FROM_STREAMS = 24
-BATCH_S_PER_STREAM = 40e-6
-BATCH_S_MAX = 0.1
+# the reads of a stream whose events come faster than that are spaced, so that one wake-up
+# serves several events; the price is a delay that grows with the number of streams and stays
+# below what an eye can see.
+PACE_FROM_STREAMS = 24
+PACE_S_PER_STREAM = 40e-6
+PACE_S_MAX = 0.1
 
 _random = random.Random()  # noqa: S311  jitter, not secrecy
 
@@ -305,32 +306,54 @@ class Generation:
     def _read_events(self, response: Response, clocks: Clocks) -> None:
         parser = EventParser()
         answer = self._answer
-        while not response.done:
-            if answer.done:
-                if not self._read_end(response):
-                    return
-                continue
-            body = self._timed(response.read, clocks)
-            now = time.monotonic()
-            try:
-                events = parser.feed(body)
-            except EventTooLong as error:
-                raise bad_response(str(error), body) from None
-            self.keep_alives = parser.comments
-            if not events:
-                clocks.byte(now)
-                continue
-            clocks.progress(now)
-            deltas: list[JsonMap] = []
-            for data in events:
-                delta = answer.add_event(data)
-                if delta is not None:
-                    merge(deltas, delta)
-            if deltas:
-                self._pass_on(deltas)
-            streams = self.upstream.streams
-            if streams >= BATCH_FROM_STREAMS and not answer.done:
-                gevent.sleep(min(BATCH_S_MAX, streams * BATCH_S_PER_STREAM))
+        alarm = _Alarm(clocks)
+        read_at = time.monotonic()
+        paced = False
+        try:
+            while not (response.done or answer.done):
+                try:
+                    body = response.read(batch=paced)
+                except gevent.Timeout as expired:
+                    alarm.rang(expired)
+                    continue
+                now = time.monotonic()
+                events = self._parse(parser, body)
+                if not events:
+                    self.keep_alives = parser.comments
+                    clocks.byte(now)
+                    continue
+                clocks.progress(now)
+                deltas: list[JsonMap] = []
+                for data in events:
+                    delta = answer.add_event(data)
+                    if delta is not None:
+                        merge(deltas, delta)
+                if deltas:
+                    self._pass_on(deltas)
+                paced = self._pace((now - read_at) / len(events), alarm)
+                read_at = now
+        finally:
+            alarm.stop()
+        while not response.done and self._read_end(response):
+            pass
+
+    def _parse(self, parser: EventParser, body: bytes) -> list[bytes]:
+        try:
+            return parser.feed(body)
+        except EventTooLong as error:
+            raise bad_response(str(error), body) from None
+
+    def _pace(self, interval_s: float, alarm: _Alarm) -> bool:
+        """Let more events of a fast stream come together; returns whether it did."""
+        streams = self.upstream.streams
+        pause_s = min(PACE_S_MAX, streams * PACE_S_PER_STREAM)
+        if streams < PACE_FROM_STREAMS or interval_s >= pause_s:
+            return False
+        try:
+            gevent.sleep(pause_s)
+        except gevent.Timeout as expired:
+            alarm.rang(expired)
+        return True
 
     def _read_end(self, response: Response) -> bool:
         """Read what follows [DONE]; False when the body does not end in time or breaks."""
@@ -377,3 +400,32 @@ class Generation:
 
 class _Stalled(Exception):
     """One of the clocks ran out."""
+
+
+class _Alarm:
+    """Watches the clocks with one timer that is set again only when it has rung.
+
+    A timer for every read would cost more than the read; so the timer is left as it was set
+    first, and what it means is looked up when it fires.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._set()
+
+    def rang(self, expired: gevent.Timeout) -> None:
+        """Handle a time-out: set the timer again, or raise ``_Stalled``; others' go on."""
+        if expired is not self._timer:
+            raise expired
+        due, what = self._clocks.due()
+        if due <= time.monotonic():
+            raise _Stalled(f"the API stalled: {what}") from None
+        self._set()
+
+    def stop(self) -> None:
+        """Take the timer back."""
+        self._timer.close()
+
+    def _set(self) -> None:
+        due, _what = self._clocks.due()
+        self._timer = gevent.Timeout.start_new(max(0.0, due - time.monotonic()))

@@ -7,6 +7,7 @@ one that gets through.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import time
@@ -60,18 +61,17 @@ class Log:
 
     def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._dropped:
-            fields = {**fields, "lines_dropped_before": self._dropped}
+            fields = {"lines_dropped_before": self._dropped, **fields}
         now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         now = now.replace("+00:00", "Z")
         if self._json:
-            head = {"time": now, "level": level, "event": event}
-            line = msgspec.json.encode({**head, **fields}, enc_hook=str)
+            line = _json_line({"time": now, "level": level, "event": event}, fields)
         else:
             parts = [f"{now} {level:<7} {event}"]
             parts += [f"{name}={_shown(value)}" for name, value in fields.items()]
             line = " ".join(parts).encode("utf-8", "backslashreplace")
-        if len(line) >= MAX_LINE:
-            line = line[: MAX_LINE - 4] + b"..."
+            if len(line) >= MAX_LINE:
+                line = line[: MAX_LINE - 4].decode("utf-8", "ignore").encode() + b"..."
         ready = self._poll.poll(0)
         if not ready or not ready[0][1] & select.POLLOUT:
             self._dropped += 1
@@ -91,4 +91,31 @@ def _shown(value: object) -> str:
     text = str(value)
     if text and text.isprintable() and not any(c in text for c in ' "='):
         return text
-    return msgspec.json.encode(text).decode()
+    # JSON's escapes; characters that nobody can see are written out, as they may move a
+    # terminal's cursor, and so are the halves of pairs that file names are decoded to.
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+
+
+def _json_line(head: dict[str, object], fields: dict[str, object]) -> bytes:
+    """Return one JSON object below ``MAX_LINE`` bytes: whole if it fits, else with values cut."""
+    try:
+        line = msgspec.json.encode({**head, **fields}, enc_hook=str)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        line = b""  # something in it has no JSON form
+    else:
+        if len(line) < MAX_LINE:
+            return line
+    for length in (1000, 200, 40):
+        cut = {name: _cut(value, length) for name, value in fields.items()}
+        line = json.dumps({**head, **cut}).encode()
+        if len(line) < MAX_LINE:
+            return line
+    return json.dumps({**head, "fields": "too long"}).encode()
+
+
+def _cut(value: object, length: int) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -29,10 +29,11 @@ _BY_STATUS = {
 
 def explain(status: int, body: bytes) -> ZbeamError:
     """Turn a status and its body into an error with a stable code."""
-    if 300 <= status < 400:
+    if status < 400:
+        what = "a redirect" if status >= 300 else "something else than 200"
         return ZbeamError(
             "bad_response",
-            f"the API answered with a redirect ({status})",
+            f"the API answered with {what} ({status})",
             hint="base_url must be the API's own address",
             http_status=status,
         )
@@ -57,7 +58,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < 86_400 else None
 
@@ -65,10 +66,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _message(body: bytes) -> str:
     try:
         found = decode_json(body)
-        error = found.get("error", found)
-        text = str(error.get("message") if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
+        error = (found.get("error") or found) if isinstance(found, dict) else None
+        said = (error.get("message") if isinstance(error, dict) else error) or None
+    except (ValueError, RecursionError):
+        said = None
+    if said is not None:
+        text = str(said)
+    else:
         text = body.decode("utf-8", "replace")
         if "<html" in text.lower():
             text = "an HTML page, not the API"
+    # It is shown on terminals, so nothing in it may move the cursor.
+    text = "".join(c if c.isprintable() else " " for c in text[: 8 * MAX_MESSAGE])
     return " ".join(text.split())[:MAX_MESSAGE]

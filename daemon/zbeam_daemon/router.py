@@ -25,6 +25,7 @@ from zbeam_shared.wire import MAX_BODY
 RETRY_S = 0.02
 MAX_QUEUED = 64 * 1024 * 1024
 """Bytes that may wait for one parked client; beyond that it is given up."""
+_POLLIN = int(zmq.POLLIN)  # an operation on zmq's own flag would make an enum member each time
 BURST = 64
 """Messages taken in a row before other greenlets have their turn."""
 
@@ -145,7 +146,7 @@ class Router:
                 raise
             gevent.get_hub().loop.run_callback(self._on_gone, self, identity)
         # The send may have swallowed the edge that announced a message.
-        if int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if int(self._socket.getsockopt(zmq.EVENTS)) & _POLLIN:
             self._readable.set()
         return True
 

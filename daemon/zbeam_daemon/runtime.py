@@ -32,7 +32,8 @@ class Place:
 
     def release(self) -> None:
         """Remove the sockets and let go of the lock (in this order: the next one may come)."""
-        for path in (str(self.path), socket_path(admin_endpoint(self.endpoint))):
+        admin = admin_endpoint(self.endpoint).removeprefix("ipc://")
+        for path in (str(self.path), admin):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
         os.close(self._lock)

@@ -232,14 +232,15 @@ class Response:
         """Whether the session may serve another request."""
         return self.done and self._keep_alive and not self._decoder.excess
 
-    def read(self) -> bytes:
+    def read(self, *, batch: bool = False) -> bytes:
         """Wait for bytes from the peer and return what they hold of the body.
 
-        b"" with ``done`` false means that what came belonged to the framing alone. Raises
-        ``ExchangeError`` when the connection ends before the body does.
+        ``batch`` returns all that is at hand instead of one read's worth. b"" with ``done``
+        false means that what came belonged to the framing alone. Raises ``ExchangeError`` when
+        the connection ends before the body does.
         """
         try:
-            data = self._reader.read_batch(BATCH_BYTES)
+            data = self._reader.read_batch(BATCH_BYTES) if batch else self._reader.read()
             if data:
                 body = self._decoder.feed(data)
             elif self._decoder.eof():

@@ -22,7 +22,7 @@ def notify(*lines: str) -> None:
         sock.settimeout(1.0)
         # A service manager that does not listen is no reason to stop serving.
         with contextlib.suppress(OSError):
-            sock.sendto("\n".join(lines).encode(), address)
+            sock.sendto("\n".join(lines).encode("utf-8", "replace"), address)
 
 
 def reloading() -> None:

@@ -21,7 +21,9 @@ MAX_SOCKET_PATH = 107 - len(".admin")
 
 def user_runtime_dir(environ: Mapping[str, str], uid: int) -> str:
     """Return the folder for this user's socket; it need not exist yet."""
-    base = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{uid}"
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    if not base.startswith("/"):  # the XDG specification: a relative path is to be ignored
+        base = f"/run/user/{uid}"
     if os.path.isdir(base):  # noqa: PTH112  pathlib costs the client 5 ms of import
         return f"{base}/zbeam"
     return f"/tmp/zbeam-{uid}"  # noqa: S108  its owner and mode are checked before use

@@ -185,10 +185,13 @@ def _check_json_map(value: Any, where: str) -> Any:
     return check_json(value, where)
 
 
+_ALWAYS_JSON = frozenset({type(None), str, bool, int})
+
+
 def check_json(value: Any, where: str, depth: int = 0) -> Any:
     """Return ``value`` if JSON can express it; raises ``FieldError`` naming the place."""
     kind = type(value)
-    if value is None or kind in (str, bool, int):
+    if kind in _ALWAYS_JSON:
         return value
     if kind is float:
         if not math.isfinite(value):
@@ -198,12 +201,15 @@ def check_json(value: Any, where: str, depth: int = 0) -> Any:
         raise FieldError(f"{where}: nested deeper than {MAX_DEPTH} levels")
     if kind is list:
         for n, item in enumerate(value):
-            check_json(item, f"{where}[{n}]", depth + 1)
+            # Only what can fail is worth the text of its place.
+            if type(item) not in _ALWAYS_JSON:
+                check_json(item, f"{where}[{n}]", depth + 1)
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:
                 raise FieldError(f"{where}: keys must be text, got {type(key).__name__}")
-            check_json(item, f"{where}.{key}", depth + 1)
+            if type(item) not in _ALWAYS_JSON:
+                check_json(item, f"{where}.{key}", depth + 1)
     else:
         raise FieldError(f"{where}: JSON cannot express {kind.__name__}")
     return value

@@ -15,7 +15,8 @@ anyone who can reach the socket.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgpack
 
@@ -25,6 +26,10 @@ from zbeam_shared.record import FieldError, Record
 
 VERSION = b"\x01"
 MAX_ID = 64
+MAX_CONTAINERS = 200_000
+"""Lists and maps in a client's message: 16 MiB of empty ones would fill a gigabyte."""
+MAX_TEXT = 400
+"""Characters of what an error repeats of its cause."""
 MAX_BODY = 16 * 1024 * 1024
 """Bytes: a prompt of a million tokens takes several MB."""
 MAX_ANSWER = 256 * 1024 * 1024
@@ -40,9 +45,10 @@ def pack(message: Record, request_id: bytes, *, max_body: int = MAX_BODY) -> lis
     """
     try:
         body: bytes = msgpack.packb(message.to_map(), use_bin_type=True)
-    except (TypeError, ValueError, OverflowError) as error:  # UnicodeEncodeError is a ValueError
+    # UnicodeEncodeError is a ValueError.
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ProtocolError(
-            "bad_request", f"the message cannot be encoded: {error}", request_id=request_id
+            "bad_request", f"the message cannot be encoded: {_cut(error)}", request_id=request_id
         ) from None
     if len(body) > max_body:
         raise ProtocolError(
@@ -101,7 +107,15 @@ def _unpack(
             "shorten the prompt or split the work",
         )
     try:
-        body = msgpack.unpackb(frames[3], raw=False, strict_map_key=True, ext_hook=_no_extensions)
+        count = _count_to(MAX_CONTAINERS) if strict else None
+        body = msgpack.unpackb(
+            frames[3],
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_no_extensions,
+            list_hook=count,
+            object_hook=count,
+        )
     except FieldError as error:
         raise refuse("bad_request", str(error)) from None
     except Exception as error:  # noqa: BLE001  msgpack raises many kinds for bad bytes
@@ -112,7 +126,26 @@ def _unpack(
         return request_id, cls.from_map(body, strict=strict)
     except FieldError as error:
         name = frames[1].decode("ascii")
-        raise refuse("bad_request", f"{name}: {error}") from None
+        raise refuse("bad_request", f"{name}: {_cut(error)}") from None
+
+
+def _cut(error: Exception) -> str:
+    """Return the error's text; names in it are the peer's, and may be as long as its body."""
+    text = str(error)
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]}...{text[-MAX_TEXT // 2 :]}"
+
+
+def _count_to(most: int) -> Callable[[Any], Any]:
+    left = most
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise FieldError(f"the body has more than {most:,} lists and maps")
+        return container
+
+    return count
 
 
 def _no_extensions(code: int, _data: bytes) -> object:

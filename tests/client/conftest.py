@@ -1,27 +1,19 @@
-"""What the client's tests share: a place for sockets, and the command as a real process."""
+"""What the client's tests share: a place for sockets, a fake daemon, the command beside it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.command import Command
 from support.fake_daemon import FakeDaemon
 from zbeam_client import liveness
-
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from zbeam_client.cli.main import main; sys.exit(main())",
-]
-LIMIT_S = 20
 
 
 @pytest.fixture
@@ -53,34 +45,6 @@ def environ(place: Path) -> dict[str, str]:
     }
 
 
-class Command:
-    """Runs ``zbeam-client`` in a process of its own."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        self.environ = environ
-
-    def __call__(
-        self, *args: str | bytes, stdin: bytes = b"", **options: Any
-    ) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*COMMAND, *args],
-            input=stdin,
-            capture_output=True,
-            env=self.environ,
-            timeout=LIMIT_S,
-            check=False,
-            **options,
-        )
-
-    def start(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
-        streams = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-        }
-        return subprocess.Popen([*COMMAND, *args], env=self.environ, **{**streams, **options})
-
-
 @pytest.fixture
 def nobody(environ: dict[str, str]) -> Command:
     """The command where no daemon runs."""
@@ -94,9 +58,8 @@ def command(environ: dict[str, str], daemon: FakeDaemon) -> Command:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, silence is noticed in a fraction of a second."""
     monkeypatch.setattr(liveness, "ASK_S", 0.1)
     monkeypatch.setattr(liveness, "LATE_S", 0.15)
     monkeypatch.setattr(liveness, "GIVE_UP_S", 0.5)
-    return lambda: None

@@ -331,7 +331,7 @@ def test_too_large_is_found_before_sending(daemon: FakeDaemon, client: Client) -
     assert daemon.messages(Generate) == []
 
 
-# ---- threads and processes ----------------------------------------------------------------------
+# ---- threads and processes --------------------------------------------------------------------
 
 
 def test_threads_do_not_wait_for_each_other(daemon: FakeDaemon, client: Client) -> None:
@@ -343,7 +343,7 @@ def test_threads_do_not_wait_for_each_other(daemon: FakeDaemon, client: Client) 
         open_requests.append(peer)
         if len(open_requests) == 8:
             for each in open_requests:
-                daemon.send(each, Result(outcome=outcome(each.request.hex())))
+                daemon.send(each, Result(outcome=outcome(each.request.decode())))
 
     daemon.on(Generate, together)
     answers: list[Any] = []

@@ -12,12 +12,10 @@ from zbeam_client.cli.options import with_common
 @with_common
 @click.command(
     epilog="""\b
-bash:
-  zbeam-client completion bash >~/.local/share/bash-completion/completions/zbeam-client
-zsh:
-  zbeam-client completion zsh >"${fpath[1]}/_zbeam-client"
-fish:
-  zbeam-client completion fish >~/.config/fish/completions/zbeam-client.fish
+Where its output belongs:
+  bash  ~/.local/share/bash-completion/completions/zbeam-client
+  zsh   _zbeam-client in a folder of $fpath
+  fish  ~/.config/fish/completions/zbeam-client.fish
 """
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

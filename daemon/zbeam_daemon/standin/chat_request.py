@@ -38,7 +38,6 @@ class ChatRequest:
     tool: Body | None  # the function to call
     logprobs: int | None  # how many alternatives; None is no logprobs at all
     user_id: str
-    prefix: str | None
 
 
 def read(raw: bytes, *, beta: bool) -> ChatRequest:
@@ -69,7 +68,6 @@ def read(raw: bytes, *, beta: bool) -> ChatRequest:
     prompt_tokens = count(prompt)
     if prompt_tokens + (max_tokens or 1) > errors.CONTEXT_LIMIT:
         raise errors.context_exceeded(prompt_tokens, max_tokens or 1)
-    final = messages[-1]
     return ChatRequest(
         model=model,
         prompt=prompt,
@@ -82,10 +80,9 @@ def read(raw: bytes, *, beta: bool) -> ChatRequest:
         max_tokens=max_tokens,
         stop=stop,
         json_object=json_object,
-        tool=_chosen(choice, tools, final, last),
+        tool=_chosen(choice, tools, messages[-1], last),
         logprobs=logprobs,
         user_id=user_id,
-        prefix=final["content"] if final.get("prefix") else None,
     )
 
 

@@ -62,7 +62,7 @@ class Connection:
         self._end: tuple[str, str] = ("server", "shutdown")
         self._rst = False
         self._drain = 0.0
-        self._close_idle: Action | None = None
+        self._last_action = Action()
         self.idle = False
         self.number = 0  # its name in the log, once it has one
         self._counted = True
@@ -181,20 +181,19 @@ class Connection:
 
     def _serve_one(self) -> bool:
         """Wait for a request and answer it; False when the connection is to end."""
-        action = self._close_idle
-        timeout = self._state.idle_timeout()
-        if action is not None and action.close_idle_after_s is not None:
-            timeout = action.close_idle_after_s
+        action = self._last_action
+        timeout, reason, rst = self._state.idle_timeout(), "idle", False
+        if action.close_idle_after_s is not None:
+            timeout, reason = action.close_idle_after_s, "close_idle_after_s"
+            rst = action.close_idle == "rst"
         self.idle = True
         try:
             if not self._reader.wait(timeout):
                 return self._finish("client", "closed")
         except TimeoutError:
-            forced = action is not None and action.close_idle_after_s is not None
-            if forced:
-                self._fault("close_idle_after_s")
-            rst = forced and action is not None and action.close_idle == "rst"
-            return self._finish("server", "close_idle_after_s" if forced else "idle", rst=rst)
+            if reason != "idle":
+                self._fault(reason)
+            return self._finish("server", reason, rst=rst)
         finally:
             self.idle = False
         try:
@@ -250,7 +249,7 @@ class Connection:
         self._idle_since = time.monotonic()
         if action.silent_drop_after:
             raise SilentDrop
-        self._close_idle = action
+        self._last_action = action
         return self._keep(response)
 
     def _keep(self, response: Response) -> bool:

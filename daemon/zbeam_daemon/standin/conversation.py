@@ -76,8 +76,13 @@ def _check_part(part: object, i: int, *, vision: bool) -> None:
         )
     assert isinstance(part, dict)
     needed = "file_id" if kind == "file" else str(kind)
-    if part.get(needed) is None:
+    value = part.get(needed)
+    if value is None:
         raise errors.undeserializable(f"messages[{i}].content: missing field `{needed}`")
+    if kind == "text" and not isinstance(value, str):
+        raise errors.undeserializable(
+            f"messages[{i}].content: invalid type: {describe(value)}, expected a string"
+        )
 
 
 def _check_assistant(message: dict[str, Any], i: int, *, thinking: bool) -> set[str]:
@@ -89,7 +94,13 @@ def _check_assistant(message: dict[str, Any], i: int, *, thinking: bool) -> set[
         isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls
     ):
         raise errors.undeserializable(f"messages[{i}].tool_calls: missing field `id`")
-    if calls and thinking and not isinstance(message.get("reasoning_content"), str):
+    reasoning = message.get("reasoning_content")
+    if reasoning is not None and not isinstance(reasoning, str):
+        raise errors.undeserializable(
+            f"messages[{i}].reasoning_content: invalid type: {describe(reasoning)}, expected a "
+            "string"
+        )
+    if calls and thinking and reasoning is None:
         raise errors.invalid(_PASS_BACK)
     return {call["id"] for call in calls}
 

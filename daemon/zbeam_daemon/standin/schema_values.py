@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 _DEPTH = 8
+_LONGEST = 256  # a schema may ask for more; an example stays small
 
 
 def arguments_for(parameters: object, material: str) -> str:
@@ -37,8 +38,9 @@ def _value(schema: object, material: str, depth: int) -> object:
             _value(schema.get("items"), material, depth - 1)
             for _ in range(_length(schema.get("minItems")))
         ]
-    simple: dict[object, object] = {"boolean": True, "null": None}
-    return simple[kind] if kind in simple else _object(schema, material, depth)
+    if kind == "boolean":
+        return True
+    return None if kind == "null" else _object(schema, material, depth)
 
 
 def _object(schema: Mapping[str, object], material: str, depth: int) -> dict[str, object]:
@@ -46,7 +48,11 @@ def _object(schema: Mapping[str, object], material: str, depth: int) -> dict[str
     required = schema.get("required")
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         return {}
-    return {name: _value(properties.get(name), material, depth - 1) for name in required}
+    return {
+        name: _value(properties.get(name), material, depth - 1)
+        for name in required
+        if isinstance(name, str)
+    }
 
 
 def _number(schema: Mapping[str, object], *, whole: bool) -> int | float:
@@ -63,8 +69,8 @@ def _number(schema: Mapping[str, object], *, whole: bool) -> int | float:
 def _text(schema: Mapping[str, object], material: str) -> str:
     text = material.ljust(_length(schema.get("minLength"), floor=0), ".")
     longest = schema.get("maxLength")
-    return text[:longest] if isinstance(longest, int) else text
+    return text[: max(longest, 0)] if isinstance(longest, int) else text
 
 
 def _length(value: object, floor: int = 1) -> int:
-    return max(value, floor) if isinstance(value, int) else floor
+    return min(max(value, floor), _LONGEST) if isinstance(value, int) else floor
