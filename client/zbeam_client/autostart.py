@@ -73,7 +73,8 @@ def _launch_and_wait(
         process = _launch(endpoint, file)
     finally:
         os.close(file)
-    print(f"zbeam-client: started zbeamd (pid {process.pid}, log {log})", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"zbeam-client: started zbeamd (pid {process.pid}, log {log})", file=sys.stderr)
     try:
         while not _answers(client, endpoint):
             status = process.poll()
@@ -155,9 +156,7 @@ def _died(status: int, log: str, offset: int) -> ZbeamError:
         return ZbeamError(
             "config_invalid",
             f"zbeamd could not start: {words}" if words else "zbeamd refused its configuration",
-            hint=""
-            if "zbeamd init" in words
-            else "zbeamd check shows every problem, zbeamd init writes a good file",
+            hint="" if "zbeamd init" in words else "zbeamd check shows every problem",
         )
     how = f"ended with exit status {status}" if status >= 0 else f"was ended by signal {-status}"
     return ZbeamError(

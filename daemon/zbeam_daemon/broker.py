@@ -67,8 +67,8 @@ class Request:
 
     @property
     def shown_id(self) -> str:
-        """The id as logs show it; it is the client's, so it may be anything."""
-        return self.id.decode("ascii", "backslashreplace")
+        """The id as logs show it."""
+        return _shown(self.id)
 
 
 class Broker:
@@ -188,6 +188,7 @@ class Broker:
         generation = Generation(
             upstream,
             call,
+            name=_shown(request_id),
             fresh=message.fresh,
             deadline_s=message.deadline_s,
             on_delta=lambda deltas: self._on_delta(request, deltas),
@@ -422,6 +423,11 @@ def _error_message(error: ZbeamError, outcome: m.Outcome | None) -> m.Error:
         retryable=error.retryable,
         outcome=outcome,
     )
+
+
+def _shown(request_id: bytes) -> str:
+    """Make a request id readable; it is the client's, so it may be anything."""
+    return request_id.decode("ascii", "backslashreplace")
 
 
 def _internal(error: Exception) -> ZbeamError:

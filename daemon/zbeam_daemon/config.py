@@ -16,7 +16,7 @@ from zbeam_daemon.files import UnreadableError, read_small
 from zbeam_daemon.keys import Secret, home
 from zbeam_daemon.kinds import Value
 from zbeam_daemon.resolve import Resolver
-from zbeam_daemon.schema import CONFIG_VERSION, KeyPath, dotted
+from zbeam_daemon.schema import CONFIG_VERSION, KEYS, KeyPath, dotted, matches
 from zbeam_daemon.settings import Config, build
 from zbeam_daemon.validate import Problem, validate
 
@@ -29,6 +29,7 @@ __all__ = [
     "find_config",
     "fingerprint",
     "load",
+    "load_supported",
     "merge_running",
     "show",
     "watched_paths",
@@ -102,6 +103,25 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     if checked.problems:
         raise ConfigInvalid(path, checked.problems, {path, *loading.consulted})
     return build(path, checked.values, loading.origins, loading.digests)
+
+
+def load_supported(path: Path, environ: Mapping[str, str]) -> Config:
+    """Load a configuration that this version can keep in every point.
+
+    Raises ConfigInvalid as ``load`` does, and for keys whose meaning is not acted on yet: a
+    limit that is silently not kept is worse than a start that fails.
+    """
+    config = load(path, environ)
+    asked = [
+        Problem(dotted(where), "this version does not act on it yet: leave it out")
+        for key in KEYS
+        if key.reserved
+        for where, value in config.values.items()
+        if matches(key.parts, where) and value != key.default
+    ]
+    if asked:
+        raise ConfigInvalid(path, asked, watched_paths(config))
+    return config
 
 
 def _parse(path: Path) -> dict[str, object]:

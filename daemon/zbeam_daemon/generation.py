@@ -62,6 +62,7 @@ class Generation:
         upstream: Upstream,
         call: Call,
         *,
+        name: str,
         fresh: bool,
         deadline_s: float | None,
         on_delta: Callable[[list[JsonMap]], None],
@@ -69,6 +70,7 @@ class Generation:
         self.machine = Machine("request", REQUEST)
         self.upstream = upstream
         self.call = call
+        self.name = name  # its request id, as the log shows it
         self.waiting_for = "slot"
         self.keep_alives = 0
         self.started_at = time.monotonic()
@@ -170,6 +172,13 @@ class Generation:
             )
             if again is None:
                 return error
+            self.upstream.log.info(
+                "request.retry",
+                request=self.name,
+                cause=error.message,
+                delay_s=again.delay_s,
+                possible_double=again.possible_double,
+            )
             self._doubled = self._doubled or again.possible_double
             self._answer = Answer()
             self.machine.fire("retry")

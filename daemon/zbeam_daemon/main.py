@@ -57,7 +57,7 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 
     environ = dict(os.environ)
     try:
-        loaded = configuration.load(configuration.find_config(config, environ), environ)
+        loaded = configuration.load_supported(configuration.find_config(config, environ), environ)
         where = (
             endpoint
             or environ.get("ZBEAM_ENDPOINT")
@@ -117,7 +117,7 @@ def check(config: str | None) -> None:
 
     environ = dict(os.environ)
     try:
-        loaded = configuration.load(configuration.find_config(config, environ), environ)
+        loaded = configuration.load_supported(configuration.find_config(config, environ), environ)
     except configuration.ConfigInvalid as error:
         _fail(str(error), EXIT_CONFIG)
     click.echo(f"{loaded.path}: good; upstreams: {', '.join(loaded.upstreams)}")

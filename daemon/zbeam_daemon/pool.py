@@ -189,6 +189,23 @@ class Pool:
             return self._close(session, "evict", "flushed")
         return None
 
+    def begin_probe(self, now: float) -> PooledSession | None:
+        """Begin to probe an idle session whose last traffic was ``probe_interval_s`` ago.
+
+        Only as many as ``warm`` are kept alive that way, the most recently used ones; the
+        surplus of a busy hour ages, and goes by its idle limit.
+        """
+        interval = self.settings.probe_interval_s
+        if not interval:
+            return None
+        for _, session in zip(
+            range(self.settings.warm), reversed(self._idle.values()), strict=False
+        ):
+            if now - session.idle_since >= interval:
+                self._fire(session, "probe")
+                return session
+        return None
+
     # ---- the pool as a whole ----------------------------------------------------------------
 
     def sweep(self, now: float) -> list[Closing]:

@@ -45,7 +45,9 @@ class Key:
     """One key, or with ``*`` in its path one for each name that the file uses there.
 
     ``default`` None on a key that is not required means "not set". ``named`` holds defaults for
-    particular names of a last ``*``.
+    particular names of a last ``*``. ``reserved`` keys have a meaning that this version does not
+    act on: anything but the default is refused, because a limit that is silently not kept is
+    worse than none.
     """
 
     path: str
@@ -55,11 +57,17 @@ class Key:
     default: Value = None
     required: bool = False
     named: Mapping[str, Value] = field(default_factory=dict)
+    reserved: bool = False
 
     @property
     def parts(self) -> KeyPath:
         """The path's segments."""
         return tuple(self.path.split("."))
+
+    @property
+    def meaning(self) -> str:
+        """What the key does, for people."""
+        return f"{self.doc} Not in this version yet." if self.reserved else self.doc
 
 
 _SECONDS = "seconds"
@@ -98,6 +106,7 @@ KEYS: tuple[Key, ...] = (
         "firewall.",
         "restart",
         "off",
+        reserved=True,
     ),
     Key(
         "daemon.drain_s",
@@ -117,6 +126,7 @@ KEYS: tuple[Key, ...] = (
         "Address for clients on other machines; every one needs a CURVE key.",
         "restart",
         required=True,
+        reserved=True,
     ),
     Key(
         "daemon.remote.server_key_file",
@@ -124,6 +134,7 @@ KEYS: tuple[Key, ...] = (
         "The daemon's secret CURVE key, made by zbeam-client keygen, mode 600.",
         "restart",
         required=True,
+        reserved=True,
     ),
     Key(
         "daemon.remote.allowed_clients_dir",
@@ -131,6 +142,7 @@ KEYS: tuple[Key, ...] = (
         "Folder with the public CURVE key of each client that may connect.",
         "restart",
         required=True,
+        reserved=True,
     ),
     Key(
         f"{_U}.base_url",
@@ -213,8 +225,9 @@ KEYS: tuple[Key, ...] = (
     Key(
         f"{_U}.pool.idle_limit_s",
         WordOr("learn", Number(1, 86_400, _SECONDS)),
-        "Close a session that was idle for this long. learn: stay below the idle time after which "
-        f"the server was seen to close; {IDLE_LIMIT_UNTIL_LEARNED_S:g} s until one was seen.",
+        f"Close a session that was idle for this long. learn: {IDLE_LIMIT_UNTIL_LEARNED_S:g} s, "
+        "until the daemon has seen after which idle time the server closes (it does not watch for "
+        "that yet).",
         default="learn",
     ),
     Key(
@@ -252,18 +265,21 @@ KEYS: tuple[Key, ...] = (
         Whole(0, 10_000_000, "requests"),
         "Start at most this many a minute. 0: no limit.",
         default=0,
+        reserved=True,
     ),
     Key(
         f"{_U}.limits.tokens_per_minute",
         Whole(0, 1_000_000_000_000, "tokens"),
         "Use at most this many tokens a minute. 0: no limit.",
         default=0,
+        reserved=True,
     ),
     Key(
         f"{_U}.limits.balance_interval_s",
         Number(0, 86_400, _SECONDS),
         "Ask for the account's balance this often. 0: never.",
         default=0.0,
+        reserved=True,
     ),
     Key(
         f"{_U}.limits.concurrency.*",
@@ -415,7 +431,9 @@ def markdown() -> str:
             plain = "not set" if key.default is None else f"`{literal(key.default)}`"
             default = "**required**" if key.required else named or plain
             cells = (f"`{key.parts[-1]}`", key.kind.expected, default, _EFFECTS[key.effect])
-            out.append(f"| {' | '.join(cells)} | {key.doc} |".replace("| `*` |", "| any name |"))
+            out.append(
+                f"| {' | '.join(cells)} | {key.meaning} |".replace("| `*` |", "| any name |")
+            )
         out.append("")
     return "\n".join(out)
 

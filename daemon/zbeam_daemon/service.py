@@ -21,7 +21,7 @@ from zbeam_daemon.config import (
     Config,
     ConfigInvalid,
     diff,
-    load,
+    load_supported,
     merge_running,
     show,
     watched_paths,
@@ -185,7 +185,7 @@ class Service:
         }
         watched = watched_paths(self._config)
         try:
-            self._take(load(self._config.path, self._environ), report)
+            self._take(load_supported(self._config.path, self._environ), report)
             watched = watched_paths(self._config)
         except ConfigInvalid as error:
             report["ok"] = False

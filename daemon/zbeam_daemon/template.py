@@ -123,7 +123,7 @@ def _entry(key: Key) -> str:
 def meaning(key: Key) -> str:
     """Return the comment that explains a key."""
     plain = isinstance(key.kind, Text) and key.path != "daemon.endpoint"
-    return _comment(key.doc if plain else f"{key.doc} Takes {key.kind.expected}.")
+    return _comment(key.meaning if plain else f"{key.meaning} Takes {key.kind.expected}.")
 
 
 def examples(key: Key) -> dict[str, str]:

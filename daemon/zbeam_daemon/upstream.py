@@ -31,6 +31,8 @@ SWEEP_S = 1.0
 WARM_AT_ONCE = 8
 """Sessions opened in advance at one time: a warm target must not look like an attack."""
 WARM_BACKOFF_CAP_S = 30.0
+PROBES_AT_ONCE = 4
+"""Idle sessions probed in one sweep, so that probing stays a trickle."""
 CONNECTS_AT_ONCE = 32
 """Connections being made at one time. A thousand handshakes side by side all take a thousand
 times as long, and all of them time out."""
@@ -212,6 +214,11 @@ class Upstream:
         while True:
             for closing in self.pool.sweep(time.monotonic()):
                 self._carry_out(closing)
+            for _ in range(PROBES_AT_ONCE):
+                due = self.pool.begin_probe(time.monotonic())
+                if due is None:
+                    break
+                gevent.spawn(self._probe, due)
             missing = self.pool.missing()
             if missing and time.monotonic() >= not_before:
                 jobs = [gevent.spawn(self._warm_one) for _ in range(min(missing, WARM_AT_ONCE))]
@@ -240,25 +247,33 @@ class Upstream:
         session = self._open[pooled.id]
         session.unwatch()
         alive = False
+        timer = gevent.Timeout(self.settings.pool.probe_timeout_s)
         try:
-            with gevent.Timeout(self.settings.pool.probe_timeout_s):
+            with timer:
                 if session.is_alive():
                     response = session.request("GET", "/models")
                     response.read_all(VIEW_LIMIT)
                     alive = response.reusable
-        except (ExchangeError, gevent.Timeout):
+        except ExchangeError:
             pass
+        except gevent.Timeout as expired:
+            if expired is not timer:  # the deadline of the request that waits for the probe
+                raise
         finally:
-            # Also when the waiting request was cancelled: a session must not stay in probing.
-            self.counters.probes["ok" if alive else "failed"] += 1
-            self.counters.stale_detected += not alive
-            closing = self.pool.probed(pooled, time.monotonic(), alive=alive)
-            self.log.debug("session.probe", session=pooled.id, alive=alive)
-            if closing is not None:
-                self._carry_out(closing)
-            else:
-                self._idle(pooled)
+            # However it ended, a session must not stay in probing.
+            if pooled.state == "probing":
+                self._probed(pooled, alive=alive)
         return alive
+
+    def _probed(self, pooled: PooledSession, *, alive: bool) -> None:
+        self.counters.probes["ok" if alive else "failed"] += 1
+        self.counters.stale_detected += not alive
+        closing = self.pool.probed(pooled, time.monotonic(), alive=alive)
+        self.log.debug("session.probe", session=pooled.id, alive=alive)
+        if closing is not None:
+            self._carry_out(closing)
+        else:
+            self._idle(pooled)
 
     # ---- carrying out -----------------------------------------------------------------------
 

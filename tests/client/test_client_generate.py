@@ -403,6 +403,16 @@ def test_ctrl_c_and_sigterm_cancel(
     assert process.returncode == -number
 
 
+def test_ctrl_c_under_json(command: Command, daemon: FakeDaemon) -> None:
+    daemon.on(Generate, endless)
+    process = command.start("generate", "Hi", "--json")
+    (sent,) = daemon.wait_for(Generate)
+    assert sent.stream is False
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=LIMIT_S)
+    assert json.loads(stdout)["error"]["code"] == "cancelled"
+
+
 def test_ctrl_c_ends_a_shell_loop_with_130(command: Command, daemon: FakeDaemon) -> None:
     daemon.on(Generate, endless)
     loop = 'for m in a b c; do "$@" generate "$m" </dev/null; echo "$?" >&2; done'

@@ -101,7 +101,9 @@ def generate(
         return output.fail(settings, error, found)
     except Signalled as signalled:
         printer.broke_off(None)
-        output.warn("interrupted, the request was cancelled" if running else "interrupted")
+        what = "interrupted, the request was cancelled" if running else "interrupted"
+        found = failure_object(None, running.request_id if running else None)
+        output.fail(settings, ZbeamError("cancelled", what), found)
         raise signalled from None
     if settings.json:
         output.print_json(response_object(response))
