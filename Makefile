@@ -12,6 +12,9 @@ $(STAMP): setup.py pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+demo: $(STAMP)
+	docs/demo.sh $(BIN)
+
 test: $(STAMP)
 	$(BIN)/pytest -q -n 4
 
@@ -19,6 +22,9 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-quick: $(STAMP)
+	$(BIN)/python bench/quick.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

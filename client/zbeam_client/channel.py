@@ -22,6 +22,9 @@ from zbeam_shared.record import Record
 CANCEL_LINGER_MS = 300
 """How long closing may wait for a cancel to leave; a daemon that lives takes it at once."""
 
+CLOCK_SLACK_S = 0.5
+"""How much the daemon's age and our waiting may differ by where each begins to count."""
+
 
 class Channel:
     """Sends and receives the messages of one call. Not thread-safe: a call has one owner.
@@ -140,8 +143,8 @@ class Channel:
 
     def _check_same_daemon(self, pong: Pong, now: float) -> None:
         waiting = now - self.liveness.started
-        # Half a second for the two clocks: a daemon younger than the request cannot know it.
-        if self.liveness.accepted and pong.pid and pong.uptime_s + 0.5 < waiting:
+        # A daemon younger than the request cannot know it.
+        if self.liveness.accepted and pong.pid and pong.uptime_s + CLOCK_SLACK_S < waiting:
             raise ZbeamError(
                 "daemon_unavailable",
                 f"the daemon at {self.endpoint} was started again; {self._fate()}",

@@ -7,7 +7,7 @@ and the command cannot disagree.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from zbeam_shared.messages import Outcome
@@ -89,6 +89,17 @@ class ZbeamError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Workers of a multiprocessing pool raise these too; by default unpickling would call
+        # the class with the message alone.
+        return _restored, (type(self), self.message, vars(self))
+
+
+def _restored(cls: type[ZbeamError], message: str, state: dict[str, Any]) -> ZbeamError:
+    error = cls.__new__(cls, message)
+    vars(error).update(state)
+    return error
 
 
 class ProtocolError(ZbeamError):

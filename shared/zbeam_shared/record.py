@@ -35,7 +35,7 @@ class Record:
 
     FIELDS: dict[str, str]
     DEFAULTS: dict[str, Any]
-    _checks: dict[str, Check] | None = None
+    _checks: dict[bool, dict[str, Check]]  # strict ones and others, made at their first use
 
     def __init_subclass__(cls) -> None:
         fields = dict(getattr(cls, "FIELDS", {}))
@@ -49,7 +49,7 @@ class Record:
                 delattr(cls, name)
         cls.FIELDS = fields
         cls.DEFAULTS = defaults
-        cls._checks = None
+        cls._checks = {}
 
     def __init__(self, **values: Any) -> None:
         if not values.keys() <= self.FIELDS.keys():
@@ -95,9 +95,9 @@ class Record:
         otherwise they are ignored (an older client can read a newer daemon's answers).
         Raises ``FieldError``.
         """
-        checks = cls._checks
+        checks = cls._checks.get(strict)
         if checks is None:
-            checks = cls._checks = {
+            checks = cls._checks[strict] = {
                 name: _check_of(kind, strict=strict) for name, kind in cls.FIELDS.items()
             }
         values = {}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.fake_daemon import STATS, FakeDaemon, Peer, answer, outcome, send_all, silent
-from zbeam_client import Client, GenerationRequest, ZbeamError
+from zbeam_client import Client, GenerationRequest, ZbeamError, channel
 from zbeam_client.client import default_client_name
 from zbeam_client.stream import CREDIT_BATCH
 from zbeam_shared import wire
@@ -235,6 +235,19 @@ def test_a_daemon_started_again_does_not_know_the_request(
             next(stream)
     assert caught.value.code == "daemon_unavailable"
     assert "no longer knows this request" in caught.value.message
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_daemon_that_is_younger_than_the_request_is_found_out_at_once(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "CLOCK_SLACK_S", 0.0)
+    daemon.on(Generate, send_all(*ONE))
+    daemon.on(Ping, send_all(Pong(version="0.1.0", pid=8, uptime_s=0.0)))
+    with client.stream("Hi") as stream:
+        next(stream)
+        with pytest.raises(ZbeamError, match="was started again"):
+            next(stream)
 
 
 def test_the_daemons_ping_is_answered(daemon: FakeDaemon, client: Client) -> None:
