@@ -262,9 +262,10 @@ class Broker:
         """Send what ends a request, and let the next one have its slot."""
         outcome = request.generation.outcome()
         request.ended = True
+        if request.pending:
+            # The last delta needs no credit: the client's view of the stream has to be whole.
+            self._send(request, m.Delta(deltas=request.pending))
         if error is None:
-            # Deltas that still lack credit are not sent: the result holds the whole answer.
-            self._flush(request)
             self._send(request, m.Result(outcome=outcome))
         else:
             self._send(request, _error_message(error, outcome))

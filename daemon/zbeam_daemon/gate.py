@@ -9,6 +9,7 @@ thousands does not starve somebody's single question. Every operation is O(1).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 REMEMBERED = 100
@@ -50,10 +51,15 @@ class Gate:
         self._families: dict[str, _Family] = {}
         self._turns: deque[str] = deque()  # families with waiting tickets, in turn
 
-    def configure(self, *, total: int, queue: int) -> None:
-        """Change the bounds; what is admitted or queued already stays."""
+    def configure(self, *, total: int, queue: int, ceiling_of: Callable[[str], int]) -> None:
+        """Change the bounds, of the families too; what is admitted or queued already stays.
+
+        Call ``admit_waiting`` afterwards: there may be room for more.
+        """
         self.total = total
         self.queue = queue
+        for family, state in self._families.items():
+            state.ceiling = ceiling_of(family)
 
     def submit(self, client: str, family: str, ceiling: int) -> Ticket | None:
         """Ask for a slot; returns an admitted or a waiting ticket, None when the queue is full."""
@@ -129,7 +135,7 @@ class Gate:
         own = state.waiting[ticket.client]
         before = ticket.number - next(iter(own)).number
         others = min(state.queued - len(own), (before + 1) * (len(state.waiting) - 1))
-        return before + others + 1
+        return min(before + others + 1, state.queued)  # `before` counts those that left, too
 
     def snapshot(self) -> dict[str, dict[str, int]]:
         """Return in_use, limit and queued of the families seen so far."""

@@ -161,11 +161,11 @@ class Pool:
         """Note that a connecting session is open; it is idle, or has to be closed."""
         if self._down and session.state == CLOSED:
             return Closing(session, "shutdown")
+        self._fire(session, "ready")
         self.opened += 1
         self._claimable.pop(session.id, None)
         unwanted = session.generation != self.generation and session.warming
         session.warming = False
-        self._fire(session, "ready")
         session.idle_since = now
         if unwanted:
             return self._close(session, "evict", "flushed")
@@ -173,18 +173,18 @@ class Pool:
 
     def failed(self, session: PooledSession, reason: str, *, event: str = "fail") -> Closing:
         """Note that a connecting session could not be opened (or its request was cancelled)."""
+        closing = self._close(session, event, reason)
         self._claimable.pop(session.id, None)
-        return self._close(session, event, reason)
+        return closing
 
     def probed(self, session: PooledSession, now: float, *, alive: bool) -> Closing | None:
         """Note the outcome of a probe; a session that is alive is idle again."""
         if self._down and session.state == CLOSED:
             return Closing(session, "shutdown")
-        session.last_probe_at = now
         if not alive:
             return self._close(session, "probe_fail", "probe_failed")
         self._fire(session, "probe_ok")
-        session.idle_since = now
+        session.last_probe_at = session.idle_since = now
         if session.generation != self.generation:
             return self._close(session, "evict", "flushed")
         return None

@@ -91,8 +91,12 @@ class LimitsSettings:
         """
         for family, models in self.families.items():
             if model in models:
-                return family, self.concurrency.get(family, DEFAULT_CONCURRENCY)
-        return model, self.concurrency.get(model, DEFAULT_CONCURRENCY)
+                return family, self.ceiling_of(family)
+        return model, self.ceiling_of(model)
+
+    def ceiling_of(self, family: str) -> int:
+        """Return the most requests of one family at one time."""
+        return self.concurrency.get(family, DEFAULT_CONCURRENCY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Telling systemd how we are (sd_notify), for units of ``Type=notify-reload``.
+"""Telling systemd how we are (sd_notify), for units of ``Type=notify``.
 
 The protocol is a datagram to a socket named in the environment; see sd_notify(3).
 """

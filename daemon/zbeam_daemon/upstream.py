@@ -118,7 +118,11 @@ class Upstream:
         """Take new settings; with a new ``transport`` all sessions are renewed."""
         self.settings = settings
         self.pool.settings = settings.pool
-        self.gate.configure(total=settings.pool.max_sessions, queue=settings.limits.queue)
+        self.gate.configure(
+            total=settings.pool.max_sessions,
+            queue=settings.limits.queue,
+            ceiling_of=settings.limits.ceiling_of,
+        )
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
         if transport is not None:

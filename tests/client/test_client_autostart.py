@@ -66,7 +66,7 @@ def test_generate_starts_a_daemon_and_the_next_one_finds_it(
     nobody: Command, starts: Starts, place: Path
 ) -> None:
     first = nobody("generate", "Hi")
-    assert (first.returncode, first.stdout) == (0, b"hello")
+    assert (first.returncode, first.stdout) == (0, b"hello\n")
     ((pid, cwd, leads_session, *args),) = starts.lines
     socket = place / "run" / "zbeam" / "zbeamd.sock"
     assert (cwd, leads_session) == ("/", "True")
@@ -76,7 +76,7 @@ def test_generate_starts_a_daemon_and_the_next_one_finds_it(
     assert log.stat().st_mode & 0o777 == 0o600
     assert socket.parent.stat().st_mode & 0o777 == 0o700
     second = nobody("generate", "Hi")
-    assert (second.stdout, second.stderr) == (b"hello", b"")
+    assert (second.stdout, second.stderr) == (b"hello\n", b"")
     assert len(starts.lines) == 1
 
 
@@ -84,7 +84,7 @@ def test_twenty_clients_at_once_start_one_daemon(nobody: Command, starts: Starts
     clients = [nobody.start("generate", "Hi") for _ in range(20)]
     done = [client.communicate(timeout=LIMIT_S) for client in clients]
     assert [client.returncode for client in clients] == [0] * 20
-    assert all(stdout == b"hello" for stdout, _ in done)
+    assert all(stdout == b"hello\n" for stdout, _ in done)
     assert len(starts.lines) == 1
     assert sum(b"started zbeamd" in stderr for _, stderr in done) == 1
 
@@ -123,7 +123,7 @@ def test_a_stale_socket_does_not_hinder(nobody: Command, starts: Starts, place: 
     assert nobody("generate", "Hi").returncode == 0
     os.kill(int(starts.lines[0][0]), signal.SIGKILL)
     done = nobody("generate", "Hi")
-    assert (done.returncode, done.stdout) == (0, b"hello")
+    assert (done.returncode, done.stdout) == (0, b"hello\n")
     assert len(starts.lines) == 2
 
 

@@ -298,7 +298,7 @@ def test_the_daemons_errors_and_their_exit_status(
     daemon.on(Generate, send_all(Accepted(), told))
     done = command("generate", "Hi")
     assert done.returncode == status
-    assert error_line(done) == "zbeam-client: two lines [31m. do this"
+    assert error_line(done) == "zbeam-client: two lines [31m; do this"
     assert done.stdout == b""
 
 

@@ -43,7 +43,7 @@ def test_prompt_argument_and_everything_that_can_be_asked_for(
         *("--stop", "a", "--stop", "b", "--user-id", "u", "--json-output", "--upstream", "up"),
         *("--client", "me", "--no-persistent-cache"),
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
     (sent,) = daemon.messages(Generate)
     assert sent.chat == {
         "messages": [
@@ -86,7 +86,7 @@ def test_a_shell_loop_keeps_its_standard_input(command: Command, daemon: FakeDae
         timeout=LIMIT_S,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, b"hello" * 3)
+    assert (done.returncode, done.stdout) == (0, b"hello\n" * 3)
     assert prompts(daemon) == ["Alumina", "Steel", "Brass"]
     assert len({sent.client for sent in daemon.messages(Generate)}) == 1
 
@@ -169,26 +169,26 @@ def test_a_request_without_messages_takes_the_prompt(command: Command, daemon: F
 # ---- the answer -------------------------------------------------------------------------------
 
 
-def test_a_pipe_gets_the_bytes_of_the_answer_and_no_others(
+def test_a_pipe_gets_utf8_whatever_the_locale_and_one_line_end(
     command: Command, daemon: FakeDaemon
 ) -> None:
     daemon.on(Generate, answer("naïve ✓"))
     for locale in ("C", "C.UTF-8", "POSIX"):
         command.environ["LC_ALL"] = locale
-        assert command("generate", "Hi").stdout.decode() == "naïve ✓"
+        assert command("generate", "Hi").stdout.decode() == "naïve ✓\n"
 
 
 def test_stream_into_a_pipe_when_asked(command: Command, daemon: FakeDaemon) -> None:
     daemon.on(Generate, answer("one two three", pieces=3))
     done = command("generate", "Hi", "--stream")
-    assert done.stdout == b"one two three"
+    assert done.stdout == b"one two three\n"
     assert daemon.messages(Generate)[0].stream
 
 
 def test_length_is_warned_about(command: Command, daemon: FakeDaemon) -> None:
     daemon.on(Generate, answer("cut", finish_reason="length"))
     done = command("generate", "Hi")
-    assert (done.returncode, done.stdout) == (0, b"cut")
+    assert (done.returncode, done.stdout) == (0, b"cut\n")
     assert b"cut at the token limit" in done.stderr
 
 
@@ -202,7 +202,7 @@ def test_tool_calls_are_not_passed_over(command: Command, daemon: FakeDaemon) ->
 def test_verbose_tells_what_happened(command: Command, daemon: FakeDaemon) -> None:
     daemon.on(Generate, answer("four", reasoning="2 and 2"))
     done = command("-v", "generate", "Hi")
-    assert done.stdout == b"four"
+    assert done.stdout == b"four\n"
     told = done.stderr.decode()
     assert told.startswith("2 and 2\n")
     for fact in ("session s1 (reused, 3 s old)", "9 in", "cost 0.000120", "total 12 ms", "200 in"):
@@ -381,7 +381,13 @@ def test_o_follows_a_link_and_keeps_the_mode(command: Command, place: Path) -> N
 def test_o_never_replaces_a_device(command: Command) -> None:
     assert command("generate", "Hi", "-o", "/dev/null").returncode == 0
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
-    assert command("generate", "Hi", "-o", "-").stdout == b"hello"
+    assert command("generate", "Hi", "-o", "-").stdout == b"hello\n"
+
+
+def test_an_answer_that_cannot_be_written_is_printed(command: Command) -> None:
+    done = command("generate", "Hi", "-o", "/dev/full")
+    assert (done.returncode, done.stdout) == (1, b"hello\n"), "it was paid for"
+    assert b"cannot write /dev/full: No space left" in done.stderr
 
 
 # ---- being stopped ----------------------------------------------------------------------------

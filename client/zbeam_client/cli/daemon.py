@@ -177,7 +177,8 @@ def show(settings: Settings) -> int:
     else:
         # No columns: keys and values are too long for them to fit a terminal.
         for entry in found:
-            value = output.cell(entry.get("value"))
+            value = entry.get("value")
+            value = f"{value:.10g}" if isinstance(value, float) else output.cell(value)
             output.write_out(f"{entry.get('key')} = {value}  ({entry.get('origin')})\n")
     return 0
 

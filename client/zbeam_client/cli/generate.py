@@ -17,6 +17,7 @@ from zbeam_client.files import AtomicFile
 from zbeam_client.request import GenerationRequest
 from zbeam_client.stream import Stream
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import Outcome
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 
@@ -94,7 +95,7 @@ def generate(
                 printer.delta(delta)
             response = running.result
             if file is not None:
-                _commit(file, response.content)
+                _commit(file, response.content, rescue=not settings.json)
     except ZbeamError as error:
         printer.broke_off(error.outcome)
         found = failure_object(error.outcome, running.request_id if running else None)
@@ -165,9 +166,18 @@ class _Target(AtomicFile):
         return self
 
 
-def _commit(file: AtomicFile, content: str) -> None:
+def _commit(file: AtomicFile, content: str, *, rescue: bool) -> None:
+    """Put the answer in its place; one that was paid for is printed if that fails."""
     try:
         file.commit(content.encode("utf-8", "replace"))
     except OSError as error:
         name = click.format_filename(file.path)
-        raise ZbeamError("internal", f"cannot write {name}: {error.strerror}") from None
+        failure = ZbeamError(
+            "internal",
+            f"cannot write {name}: {error.strerror}",
+            hint="the answer is on standard output instead",
+        )
+        failure.outcome = Outcome(content=content)
+        if rescue:
+            output.write_out(content + "\n")
+        raise failure from None

@@ -94,7 +94,7 @@ def error_line(error: ZbeamError) -> str:
     """Return what happened and what to do about it, as one line."""
     what = one_line(error.message).rstrip(".")
     fix = one_line(error.hint)
-    return f"{what}. {fix}" if fix else what
+    return f"{what}; {fix}" if fix else what
 
 
 def fail(settings: Settings, error: ZbeamError, found: dict[str, Any] | None = None) -> int:

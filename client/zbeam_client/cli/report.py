@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from zbeam_client.cli import output
@@ -73,8 +72,8 @@ class Printer:
 
     def _end_line(self) -> None:
         self._end_reasoning()
-        # Elsewhere than on a terminal the bytes are the answer's, and no others.
-        if self._last not in ("", "\n") and output.is_terminal(sys.stdout):
+        # As commands do; -o has the answer's bytes and no others.
+        if self._last not in ("", "\n"):
             output.write_out("\n")
             self._last = "\n"
 

@@ -1,0 +1,621 @@
+"""The pool: no session is lost, lent twice, lent when it is too old, or kept past its time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from zbeam_daemon.pool import LIFETIME_JITTER, Acquired, Closing, Pool, PooledSession
+from zbeam_daemon.settings import PoolSettings
+from zbeam_shared.machine import IllegalEventError
+
+SETTINGS = PoolSettings(
+    warm=2,
+    max_sessions=4,
+    idle_limit_s=60.0,
+    learn_idle_limit=False,
+    max_lifetime_s=600.0,
+    probe_interval_s=0.0,
+    probe_timeout_s=5.0,
+    check_after_idle_s=30.0,
+)
+
+
+def made(**changes: float) -> Pool:
+    return Pool(replace(SETTINGS, **changes), seed=1)
+
+
+def leased(pool: Pool, now: float = 0.0) -> PooledSession:
+    """Lease a session, opening one if need be."""
+    found = pool.acquire(now)
+    assert found.session is not None
+    if found.action == "open":
+        assert pool.ready(found.session, now) is None
+        pool.lease(found.session)
+    return found.session
+
+
+def idle(pool: Pool, count: int, now: float = 0.0) -> list[PooledSession]:
+    """Have ``count`` idle sessions, the first one longest idle."""
+    sessions = [leased(pool, now) for _ in range(count)]
+    for session in sessions:
+        assert pool.release(session, now) is None
+    return sessions
+
+
+# ---- acquiring ------------------------------------------------------------------------------
+
+
+def test_an_empty_pool_opens_a_session_for_the_request() -> None:
+    pool = made()
+    found = pool.acquire(0.0)
+    assert (found.action, found.closing) == ("open", ())
+    assert found.session is not None
+    assert found.session.state == "connecting"
+    assert pool.opened == 0  # a connection that is not made yet is no opened one
+
+
+def test_the_most_recently_used_session_is_taken_first() -> None:
+    pool = made()
+    first, second, third = idle(pool, 3)
+    assert pool.acquire(1.0).session is third
+    assert pool.acquire(1.0).session is second
+    assert pool.release(third, 2.0) is None
+    assert pool.acquire(2.0).session is third
+    assert pool.acquire(2.0).session is first
+
+
+def test_a_full_pool_says_so_and_changes_nothing() -> None:
+    pool = made(max_sessions=2)
+    for _ in range(2):
+        leased(pool)
+    before = repr(pool)
+    for fresh in (False, True):
+        assert pool.acquire(0.0, fresh=fresh) == Acquired("full", None)
+    assert repr(pool) == before
+
+
+def test_a_session_that_connects_counts_against_the_limit() -> None:
+    pool = made(max_sessions=1)
+    assert pool.acquire(0.0).action == "open"
+    assert pool.acquire(0.0).action == "full"
+
+
+def test_a_fresh_session_is_never_a_used_one() -> None:
+    pool = made()
+    (kept,) = idle(pool, 1)
+    found = pool.acquire(0.0, fresh=True)
+    assert (found.action, found.closing) == ("open", ())
+    assert found.session is not kept
+    assert kept.state == "idle"
+
+
+def test_a_fresh_session_does_not_take_one_that_is_being_warmed() -> None:
+    pool = made()
+    warming = pool.warm_one(0.0)
+    assert pool.acquire(0.0, fresh=True).session is not warming
+
+
+def test_a_fresh_session_in_a_full_pool_displaces_the_longest_idle_one() -> None:
+    pool = made(max_sessions=3)
+    oldest, _, newest = idle(pool, 3)
+    found = pool.acquire(0.0, fresh=True)
+    assert found.closing == (Closing(oldest, "displaced"),)
+    assert found.action == "open"
+    assert len(pool.sessions) == 3
+    assert newest.state == "idle"
+
+
+def test_a_session_under_way_is_claimed_by_one_request_only() -> None:
+    pool = made()
+    warming = pool.warm_one(0.0)
+    assert warming is not None
+    assert pool.acquire(0.0) == Acquired("claim", warming)
+    assert pool.acquire(0.0).action == "open"
+    assert pool.ready(warming, 1.0) is None
+    pool.lease(warming)
+    assert warming.state == "leased"
+
+
+def test_an_idle_session_is_better_than_one_under_way() -> None:
+    pool = made()
+    (session,) = idle(pool, 1)
+    pool.warm_one(0.0)
+    assert pool.acquire(0.0) == Acquired("lease", session)
+
+
+def test_a_session_that_was_long_idle_has_to_prove_itself() -> None:
+    pool = made(check_after_idle_s=30.0)
+    (session,) = idle(pool, 1)
+    assert pool.acquire(30.0).action == "lease"
+    pool.release(session, 30.0)
+    assert pool.acquire(60.5) == Acquired("check", session)
+    assert session.state == "probing"
+    assert pool.acquire(60.5).session is not session
+    assert pool.probed(session, 61.0, alive=True) is None
+    assert (session.state, session.idle_since, session.last_probe_at) == ("idle", 61.0, 61.0)
+    assert pool.acquire(62.0) == Acquired("lease", session)
+
+
+def test_a_session_that_fails_its_probe_is_closed_as_such() -> None:
+    pool = made()
+    (session,) = idle(pool, 1)
+    pool.acquire(40.0)
+    assert pool.probed(session, 45.0, alive=False) == Closing(session, "probe_failed")
+    assert pool.sessions == {}
+
+
+@pytest.mark.parametrize(("now", "expired"), [(59.9, False), (60.0, True), (1e9, True)])
+def test_a_session_past_its_idle_limit_is_never_lent(now: float, expired: bool) -> None:
+    pool = made(check_after_idle_s=1e9, max_lifetime_s=1e10)
+    sessions = idle(pool, 3)
+    found = pool.acquire(now)
+    if not expired:
+        assert (found.action, found.closing) == ("lease", ())
+        return
+    # All of them went, the newest first, and the caller is told to close each one.
+    assert found.closing == tuple(Closing(s, "idle_limit") for s in reversed(sessions))
+    assert found.action == "open"
+    assert pool.closed == {"idle_limit": 3}
+
+
+def test_a_session_past_its_lifetime_is_closed_even_when_in_constant_use() -> None:
+    pool = made(max_lifetime_s=100.0)
+    (session,) = idle(pool, 1)
+    for now in range(0, 101, 10):
+        found = pool.acquire(float(now))
+        if found.session is not session:
+            break
+        pool.release(session, float(now))
+    assert found.closing == (Closing(session, "max_lifetime"),)
+    assert 100 * (1 - LIFETIME_JITTER) <= session.expires_at <= 100
+    assert now >= session.expires_at
+
+
+def test_lifetimes_differ_so_that_sessions_do_not_all_end_together() -> None:
+    pool = made(max_sessions=50, max_lifetime_s=100.0)
+    ends = {session.expires_at for session in idle(pool, 50)}
+    assert len(ends) > 40
+    assert all(90.0 <= end <= 100.0 for end in ends)
+
+
+def test_a_lowered_limit_takes_no_new_session_in() -> None:
+    pool = made(max_sessions=4)
+    sessions = [leased(pool) for _ in range(4)]
+    pool.settings = replace(SETTINGS, max_sessions=2)
+    assert pool.acquire(0.0).action == "full"
+    assert pool.warm_one(0.0) is None
+    assert pool.missing() == 0
+    assert pool.release(sessions[0], 0.0) is None
+
+
+# ---- opening ahead --------------------------------------------------------------------------
+
+
+def test_the_warm_target_counts_what_is_idle_or_on_its_way_but_not_what_is_spoken_for() -> None:
+    pool = made(warm=3, max_sessions=10)
+    assert pool.missing() == 3
+    warming = [pool.warm_one(0.0) for _ in range(3)]
+    assert pool.missing() == 0
+    assert pool.acquire(0.0).action == "claim"
+    assert pool.missing() == 1
+    for session in warming:
+        assert session is not None
+        pool.ready(session, 1.0)
+    assert pool.missing() == 0
+    leased(pool, 1.0)
+    assert pool.missing() == 1
+
+
+def test_the_warm_target_never_goes_above_the_limit() -> None:
+    pool = made(warm=10, max_sessions=3)
+    assert pool.missing() == 3
+    assert all(pool.warm_one(0.0) for _ in range(3))
+    assert pool.warm_one(0.0) is None
+
+
+def test_a_connection_that_fails_leaves_nothing_behind() -> None:
+    pool = made()
+    warming = pool.warm_one(0.0)
+    opening = pool.acquire(0.0, fresh=True).session
+    assert warming is not None
+    assert opening is not None
+    assert pool.failed(warming, "connect_failed") == Closing(warming, "connect_failed")
+    assert pool.failed(opening, "cancelled", event="cancel") == Closing(opening, "cancelled")
+    assert (pool.sessions, pool.opened) == ({}, 0)
+    assert pool.acquire(0.0).action == "open"  # nothing left to claim
+
+
+# ---- flush ----------------------------------------------------------------------------------
+
+
+def test_a_flush_closes_idle_sessions_at_once_and_leased_ones_when_they_are_done() -> None:
+    pool = made()
+    busy = leased(pool)
+    spare = leased(pool)
+    pool.release(spare, 0.0)
+    assert pool.flush("reconfigured") == ([Closing(spare, "reconfigured")], 1)
+    assert busy.state == "draining"
+    assert pool.release(busy, 1.0) == Closing(busy, "flushed")
+    assert pool.sessions == {}
+    assert pool.closed == {"reconfigured": 1, "flushed": 1}
+
+
+def test_a_drained_session_that_breaks_is_closed_for_its_own_reason() -> None:
+    pool = made()
+    busy = leased(pool)
+    pool.flush()
+    assert pool.broken(busy, "cancelled") == Closing(busy, "cancelled")
+
+
+def test_a_second_flush_does_not_count_draining_sessions_again() -> None:
+    pool = made()
+    leased(pool)
+    assert pool.flush() == ([], 1)
+    assert pool.flush() == ([], 0)
+
+
+def test_a_session_that_was_being_warmed_during_a_flush_is_not_kept() -> None:
+    pool = made()
+    warming = pool.warm_one(0.0)
+    assert warming is not None
+    pool.flush()
+    assert pool.acquire(0.0).action == "open"  # not to be claimed any more
+    assert pool.ready(warming, 1.0) == Closing(warming, "flushed")
+
+
+def test_a_claimed_session_that_was_flushed_under_way_goes_to_nobody() -> None:
+    # Its claimer may have been cancelled: kept idle, it would serve the next request with the
+    # settings (an API key, say) from before the flush.
+    pool = made()
+    warming = pool.warm_one(0.0)
+    assert warming is not None
+    assert pool.acquire(0.0).action == "claim"
+    pool.flush()
+    assert pool.ready(warming, 1.0) == Closing(warming, "flushed")
+    assert pool.acquire(1.0).action == "open"
+
+
+def test_a_session_opened_for_a_request_serves_it_in_spite_of_a_flush_and_then_goes() -> None:
+    pool = made()
+    session = pool.acquire(0.0).session
+    assert session is not None
+    pool.flush()
+    assert pool.ready(session, 1.0) is None
+    pool.lease(session)
+    assert pool.release(session, 2.0) == Closing(session, "flushed")
+
+
+def test_a_session_from_before_a_flush_is_not_lent_to_a_stranger() -> None:
+    pool = made()
+    session = pool.acquire(0.0).session
+    assert session is not None
+    pool.flush()
+    assert pool.ready(session, 1.0) is None
+    found = pool.acquire(1.0)
+    assert found.session is not session
+    assert found.closing == (Closing(session, "flushed"),)
+
+
+def test_a_session_that_was_being_probed_during_a_flush_is_not_kept() -> None:
+    pool = made()
+    (session,) = idle(pool, 1)
+    assert pool.acquire(40.0).action == "check"
+    pool.flush()
+    assert pool.probed(session, 41.0, alive=True) == Closing(session, "flushed")
+
+
+# ---- the end, and mistakes ------------------------------------------------------------------
+
+
+def test_shutdown_closes_sessions_in_every_state() -> None:
+    pool = made(max_sessions=10)
+    draining = leased(pool)
+    pool.flush()
+    probing = leased(pool)
+    pool.release(probing, 0.0)
+    assert pool.acquire(40.0) == Acquired("check", probing)
+    busy, spare = leased(pool, 40.0), leased(pool, 40.0)
+    pool.release(spare, 40.0)
+    connecting = pool.warm_one(40.0)
+    assert set(pool.counts().values()) == {1}
+    closings = pool.shutdown()
+    assert [c.session for c in closings] == [draining, probing, busy, spare, connecting]
+    assert {c.reason for c in closings} == {"shutdown"}
+    assert pool.sessions == {}
+
+
+def test_what_is_reported_after_a_shutdown_is_late_and_not_illegal() -> None:
+    # A greenlet that reads from a session which the shutdown closed still says `broken` of it.
+    pool = made()
+    busy, other = leased(pool), leased(pool)
+    pool.shutdown()
+    assert pool.broken(busy, "reset") == Closing(busy, "shutdown")
+    assert pool.release(other, 1.0) == Closing(other, "shutdown")
+    assert pool.closed == {"shutdown": 2}
+
+
+def test_an_illegal_event_raises_and_changes_nothing() -> None:
+    pool = made()
+    busy, spare = leased(pool), leased(pool)
+    pool.release(spare, 0.0)
+    closed = leased(pool, 0.0)
+    pool.broken(closed, "reset")
+    again = leased(pool, 0.0)
+    pool.release(again, 0.0)
+    before = (repr(pool), dict(pool.closed), list(pool.idle()))
+    for wrong in (
+        lambda: pool.release(again, 1.0),  # twice
+        lambda: pool.release(closed, 1.0),
+        lambda: pool.broken(closed, "x"),
+        lambda: pool.ready(closed, 1.0),
+        lambda: pool.ready(busy, 1.0),
+        lambda: pool.lease(busy),
+        lambda: pool.probed(again, 1.0, alive=False),
+        lambda: pool.failed(busy, "x"),
+    ):
+        with pytest.raises(IllegalEventError):
+            wrong()
+        assert (repr(pool), dict(pool.closed), list(pool.idle())) == before
+
+
+def test_a_peer_that_goes_away_takes_only_an_idle_session_with_it() -> None:
+    pool = made()
+    busy, spare = leased(pool), leased(pool)
+    pool.release(spare, 0.0)
+    assert pool.dead(busy, "peer_closed") is None
+    assert busy.state == "leased"
+    assert pool.dead(spare, "peer_closed") == Closing(spare, "peer_closed")
+    assert pool.dead(spare, "peer_closed") is None
+
+
+def test_a_sweep_retires_what_is_too_old_and_leaves_the_rest() -> None:
+    pool = made()
+    old, busy, young = leased(pool), leased(pool), leased(pool)
+    pool.release(old, 0.0)
+    pool.release(young, 50.0)
+    assert pool.sweep(59.0) == []
+    assert pool.sweep(60.0) == [Closing(old, "idle_limit")]
+    assert (busy.state, young.state) == ("leased", "idle")
+    assert list(pool.idle()) == [young]
+
+
+def test_its_repr_tells_its_state() -> None:
+    pool = made()
+    assert repr(pool) == "<Pool empty, 0 opened, 0 closed>"
+    leased(pool)
+    pool.release(leased(pool), 0.0)
+    assert repr(pool) == "<Pool 1 idle, 1 leased, 2 opened, 0 closed>"
+
+
+# ---- every order of events ------------------------------------------------------------------
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """The I/O layer's side of the contract, in any order; the model keeps its own books."""
+
+    @initialize(max_sessions=st.integers(1, 5), warm=st.integers(0, 5), seed=st.integers(0, 2**16))
+    def begin(self, max_sessions: int, warm: int, seed: int) -> None:
+        self.pool = Pool(replace(SETTINGS, max_sessions=max_sessions, warm=warm), seed=seed)
+        self.now = 1000.0
+        self.flushes = 0
+        self.born: dict[str, int] = {}  # session id -> flushes before it began to connect
+        self.stack: list[PooledSession] = []  # idle, the most recently used last
+        self.held: dict[str, list[PooledSession]] = {
+            state: [] for state in ("opening", "warming", "claimed", "probing", "leased")
+        }
+        self.opened = 0
+        self.closed: Counter[str] = Counter()
+
+    def take(self, role: str, data: st.DataObject) -> PooledSession:
+        return self.held[role].pop(data.draw(st.integers(0, len(self.held[role]) - 1)))
+
+    def has(self, role: str) -> bool:
+        return bool(getattr(self, "held", {}).get(role))
+
+    def gone(self, closing: Closing | None) -> bool:
+        if closing is None:
+            return False
+        self.closed[closing.reason] += 1
+        assert closing.session.state == "closed"
+        self.stack = [session for session in self.stack if session is not closing.session]
+        return True
+
+    def expired(self, session: PooledSession) -> bool:
+        return (
+            self.now >= session.expires_at
+            or self.now - session.idle_since >= self.pool.settings.idle_limit_s
+        )
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 29.0, 31.0, 61.0, 590.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(fresh=st.booleans())
+    def acquire(self, fresh: bool) -> None:
+        before = list(self.stack)
+        found = self.pool.acquire(self.now, fresh=fresh)
+        for closing in found.closing:
+            assert self.gone(closing)
+        session = found.session
+        if found.action == "full":
+            assert session is None
+            assert not self.stack
+            assert len(self.pool.sessions) >= self.pool.settings.max_sessions
+            return
+        assert session is not None
+        assert self.born.setdefault(session.id, self.flushes) == self.flushes
+        if fresh:
+            assert found.action == "open"
+            assert all(closing.reason == "displaced" for closing in found.closing)
+        else:
+            alive = [s for s in before if not self.expired(s)]
+            if alive and not self.expired(before[-1]):
+                assert session is before[-1]  # the last one used
+            rested = self.now - session.idle_since > self.pool.settings.check_after_idle_s
+            if found.action in ("lease", "check"):
+                assert session is self.stack.pop()
+                assert not self.expired(session)
+                assert (found.action == "check") is rested
+            else:
+                assert not self.stack
+                assert (found.action == "claim") is bool(self.held["warming"])
+        if found.action == "claim":
+            assert session in self.held["warming"]
+            self.held["warming"].remove(session)
+        role = {"lease": "leased", "check": "probing", "open": "opening", "claim": "claimed"}
+        self.held[role[found.action]].append(session)
+
+    @rule()
+    def warm(self) -> None:
+        room = len(self.pool.sessions) < self.pool.settings.max_sessions
+        session = self.pool.warm_one(self.now)
+        assert (session is not None) is room
+        if session is not None:
+            self.born[session.id] = self.flushes
+            self.held["warming"].append(session)
+
+    @precondition(lambda self: self.has("opening"))
+    @rule(data=st.data(), works=st.booleans())
+    def opening_ends(self, data: st.DataObject, works: bool) -> None:
+        session = self.take("opening", data)
+        if works:
+            self.opened += 1
+            assert not self.gone(self.pool.ready(session, self.now))
+            self.pool.lease(session)
+            self.held["leased"].append(session)
+        else:
+            event = data.draw(st.sampled_from(["fail", "cancel"]))
+            assert self.gone(self.pool.failed(session, "failed", event=event))
+
+    @precondition(lambda self: self.has("warming") or self.has("claimed"))
+    @rule(data=st.data(), works=st.booleans(), claimer=st.booleans())
+    def warming_ends(self, data: st.DataObject, works: bool, claimer: bool) -> None:
+        role = data.draw(st.sampled_from([r for r in ("warming", "claimed") if self.held[r]]))
+        session = self.take(role, data)
+        if not works:
+            assert self.gone(self.pool.failed(session, "failed"))
+            return
+        self.opened += 1
+        flushed = self.born[session.id] != self.flushes
+        assert self.gone(self.pool.ready(session, self.now)) is flushed
+        if flushed:
+            return
+        if role == "claimed" and claimer:
+            self.pool.lease(session)
+            self.held["leased"].append(session)
+        else:  # nobody waited for it, or they were cancelled
+            self.stack.append(session)
+
+    @precondition(lambda self: self.has("probing"))
+    @rule(data=st.data(), alive=st.booleans())
+    def probe_ends(self, data: st.DataObject, alive: bool) -> None:
+        session = self.take("probing", data)
+        gone = self.gone(self.pool.probed(session, self.now, alive=alive))
+        assert gone is (not alive or self.born[session.id] != self.flushes)
+        if not gone:
+            self.stack.append(session)
+
+    @precondition(lambda self: self.has("leased"))
+    @rule(data=st.data(), clean=st.booleans())
+    def response_ends(self, data: st.DataObject, clean: bool) -> None:
+        session = self.take("leased", data)
+        if not clean:
+            assert self.gone(self.pool.broken(session, "broken"))
+            return
+        gone = self.gone(self.pool.release(session, self.now))
+        assert gone is (self.born[session.id] != self.flushes)
+        if not gone:
+            self.stack.append(session)
+
+    @precondition(lambda self: bool(getattr(self, "stack", None)))
+    @rule(data=st.data())
+    def peer_goes_away(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(self.stack))
+        assert self.gone(self.pool.dead(session, "peer_closed"))
+
+    @rule()
+    def sweep(self) -> None:
+        doomed = [session for session in self.stack if self.expired(session)]
+        closings = self.pool.sweep(self.now)
+        assert [closing.session for closing in closings] == doomed
+        for closing in closings:
+            self.gone(closing)
+
+    @rule()
+    def flush(self) -> None:
+        before = list(self.stack)
+        leased = sum(session.state == "leased" for session in self.pool.sessions.values())
+        closing, draining = self.pool.flush()
+        self.flushes += 1
+        assert [one.session for one in closing] == before
+        assert draining == leased
+        for one in closing:
+            self.gone(one)
+        # Those under way are still brought to an end by whoever opens them.
+        self.held["claimed"] += self.held["warming"]
+        self.held["warming"] = []
+
+    @rule(limit=st.integers(1, 5))
+    def limit_changes(self, limit: int) -> None:
+        # Only to where it still holds: a lowered limit does not end what runs.
+        limit = max(limit, len(self.pool.sessions))
+        self.pool.settings = replace(self.pool.settings, max_sessions=limit)
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        if not hasattr(self, "pool"):
+            return
+        pool = self.pool
+        held = {role: {s.id for s in sessions} for role, sessions in self.held.items()}
+        states = Counter(s.state for s in pool.sessions.values())
+        by_state = {state: {s.id for s in pool.sessions.values() if s.state == state}
+                    for state in states}  # fmt: skip
+        assert len(pool.sessions) <= pool.settings.max_sessions
+        assert list(pool.idle()) == self.stack
+        assert by_state.get("idle", set()) == {s.id for s in self.stack}
+        assert by_state.get("probing", set()) == held["probing"]
+        connecting = held["opening"] | held["warming"] | held["claimed"]
+        assert by_state.get("connecting", set()) == connecting
+        assert by_state.get("leased", set()) | by_state.get("draining", set()) == held["leased"]
+        for session in self.held["leased"]:
+            old = self.born[session.id] != self.flushes
+            assert old or session.state == "leased"
+        assert "closed" not in states
+        assert pool.opened == self.opened
+        assert pool.closed == self.closed
+        failed = self.closed["failed"]
+        open_now = len(pool.sessions) - len(by_state.get("connecting", ()))
+        assert pool.opened == open_now + self.closed.total() - failed
+        assert sum(pool.counts().values()) == len(pool.sessions)
+        assert 0 <= pool.missing() <= pool.settings.max_sessions - len(pool.sessions)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "pool"):
+            return
+        everything = {id(s) for s in self.pool.sessions.values()}
+        closings = self.pool.shutdown()
+        assert {id(closing.session) for closing in closings} == everything
+        assert all(closing.session.state == "closed" for closing in closings)
+        assert not self.pool.sessions
+        assert not list(self.pool.idle())
+        # Whoever held one hears of it late, and that is no mistake of theirs.
+        counted = dict(self.pool.closed)
+        for role, sessions in self.held.items():
+            for session in sessions:
+                late = {
+                    "probing": lambda s: self.pool.probed(s, self.now, alive=True),
+                    "leased": lambda s: self.pool.release(s, self.now),
+                }.get(role, lambda s: self.pool.ready(s, self.now))
+                assert late(session) == Closing(session, "shutdown")
+        assert dict(self.pool.closed) == counted
+        assert not self.pool.sessions
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = settings(max_examples=80, stateful_step_count=40)
