@@ -57,6 +57,7 @@ class Request:
     pending_size: int = 0
     last_sent: float = 0.0
     cancelled: ZbeamError | None = None  # why, once it is to be cancelled
+    queued: bool = False  # the gate did not admit it at once
     begun: bool = False
     ended: bool = False
 
@@ -211,6 +212,7 @@ class Broker:
                 hint="try again later, or raise limits.queue",
             )
         request.ticket = ticket
+        request.queued = not ticket.admitted
         self._peers.setdefault(request.peer, {})[request.id] = request
         self._by_ticket[ticket] = request
         self.clients.queued(request.client)
@@ -241,6 +243,11 @@ class Broker:
 
     def _start(self, request: Request) -> None:
         self.clients.started(request.client)
+        if request.queued:
+            # Before anything goes upstream: a client that never hears this knows that its
+            # request was not begun, and may send it again if the daemon dies.
+            request.generation.waiting_for = "session"
+            self._send(request, self._progress(request))
         request.greenlet = gevent.spawn(self._run, request)
 
     def _run(self, request: Request) -> None:
@@ -382,17 +389,17 @@ class Broker:
             elif now - request.last_sent >= m.HEARTBEAT_S - TICK_S and not request.router.is_parked(
                 request.identity
             ):
-                assert request.ticket is not None
-                gate = generation.upstream.gate
-                self._send(
-                    request,
-                    m.Progress(
-                        waiting_for=generation.waiting_for,
-                        waited_s=round(now - generation.started_at, 3),
-                        position=gate.position(request.ticket),
-                        keep_alives=generation.keep_alives,
-                    ),
-                )
+                self._send(request, self._progress(request))
+
+    def _progress(self, request: Request) -> m.Progress:
+        assert request.ticket is not None
+        generation = request.generation
+        return m.Progress(
+            waiting_for=generation.waiting_for,
+            waited_s=round(time.monotonic() - generation.started_at, 3),
+            position=generation.upstream.gate.position(request.ticket),
+            keep_alives=generation.keep_alives,
+        )
 
     def admit_waiting(self, upstream: Upstream) -> None:
         """Let in what fits after the gate's bounds were raised."""

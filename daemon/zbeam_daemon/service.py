@@ -253,6 +253,8 @@ class Service:
                 return self._status()
             case m.Models():
                 return self._broker.upstream(message.upstream).fetch("/models").get("data", [])
+            case m.Balance():
+                return self._broker.upstream(message.upstream).fetch("/user/balance")
             case m.ShowConfig():
                 return show(self._config)
             case m.Flush():

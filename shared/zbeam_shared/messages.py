@@ -124,6 +124,12 @@ class Models(Record):
     upstream: str = ""
 
 
+class Balance(Record):
+    """View: the account's balance, as the upstream tells it now."""
+
+    upstream: str = ""
+
+
 class ShowConfig(Record):
     """View: every configuration key with its value and origin; secrets masked."""
 
@@ -164,6 +170,9 @@ class Delta(Record):
 
 class Progress(Record):
     """What the request is waiting for; sent at least every ``HEARTBEAT_S``.
+
+    Sent at once to a request that was queued when its turn comes: until then, and only then,
+    nothing of it can have reached the upstream.
 
     ``waiting_for`` is "slot", "session", "first byte" or "data"; ``keep_alives`` counts the
     signs of life from an upstream that has not begun to answer.
@@ -219,6 +228,7 @@ CLIENT_TYPES: dict[bytes, type[Record]] = {
     b"info": Info,
     b"status": Status,
     b"models": Models,
+    b"balance": Balance,
     b"config": ShowConfig,
     b"flush": Flush,
     b"warm": Warm,
