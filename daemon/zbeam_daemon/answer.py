@@ -182,6 +182,19 @@ def merge(pending: list[JsonMap], delta: JsonMap) -> None:
     pending.append(delta)
 
 
+def size_of(value: Any) -> int:
+    """Return about how much room a part of an answer takes: its characters, and some for each
+    number and container. (Logprobs are a hundred times as large as the text that they are of.)
+    """
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(name) + size_of(item) for name, item in value.items())
+    if isinstance(value, list):
+        return 8 + sum(map(size_of, value))
+    return 8
+
+
 def read_usage(usage: JsonMap) -> Usage:
     """Read the API's usage; an upstream that does not split the prompt has hit from its details.
 

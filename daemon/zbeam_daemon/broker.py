@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 
-from zbeam_daemon.answer import TEXTS, merge
+from zbeam_daemon.answer import merge, size_of
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.gate import Ticket
@@ -112,6 +112,9 @@ class Broker:
             self._send_error(router, identity, error.request_id or b"?", error)
         except ZbeamError as error:
             self._send_error(router, identity, request_id, error)
+        except Exception as error:  # noqa: BLE001  one bad message must not end the receiving
+            self._log.error("message.crashed", request=_shown(request_id), cause=repr(error))
+            self._send_error(router, identity, request_id, _internal(error))
 
     def on_gone(self, router: Router, identity: bytes) -> None:
         """Cancel what a vanished client has open."""
@@ -337,7 +340,7 @@ class Broker:
             return
         for delta in deltas:
             merge(request.pending, delta)
-            request.pending_size += sum(len(delta[name]) for name in TEXTS if name in delta)
+            request.pending_size += size_of(delta)
         if len(self._by_ticket) < COLLECT_FROM_REQUESTS:
             self._flush(request)
         else:

@@ -32,6 +32,8 @@ from zbeam_shared.record import JsonMap
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
 ERROR_BODY_LIMIT = 64 * 1024
+ERROR_BODY_S = 5.0
+"""How long the body of an error may take; its status has said what matters."""
 END_GRACE_S = 1.0
 """How long after [DONE] the body may take to end before its session is given up."""
 
@@ -210,8 +212,7 @@ class Generation:
             if status == 200:
                 error = self._read_answer(response, clocks)
             else:
-                body = self._read_body(response, clocks, ERROR_BODY_LIMIT)
-                error = explain(status, body)
+                error = explain(status, self._read_error_body(response, clocks))
                 wait = retry_after(response.headers)
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable:
@@ -228,6 +229,9 @@ class Generation:
         except ZbeamError as known:
             reason = known.code
             error = known
+        except gevent.Timeout:
+            reason, verdict = "deadline", "deadline_exceeded"
+            raise
         finally:
             if lease is not None:
                 lease.broken(reason)
@@ -239,6 +243,9 @@ class Generation:
                     session=session_id,
                 )
             )
+        if error is not None:
+            # Some servers repeat what they refuse.
+            error.message = self._settings.api_key.hidden_in(error.message)
         self._tell_breaker(error, status)
         return error, failure
 
@@ -306,7 +313,7 @@ class Generation:
             finally:
                 self.upstream.streams -= 1
         else:
-            body = self._read_body(response, clocks, BODY_LIMIT)
+            body = self._read_body(response, clocks)
             delta = self._answer.add_body(body)
             if delta is not None:
                 self._pass_on([delta])
@@ -384,16 +391,32 @@ class Generation:
         self.machine.fire("chunk")
         self._on_delta(deltas)
 
-    def _read_body(self, response: Response, clocks: Clocks, limit: int) -> bytes:
+    def _read_body(self, response: Response, clocks: Clocks) -> bytes:
         pieces = []
         size = 0
         while not response.done:
             pieces.append(self._timed(response.read, clocks))
             clocks.byte(time.monotonic())
             size += len(pieces[-1])
-            if size > limit:
-                raise bad_response(f"the body is longer than {limit:,} bytes", b"")
+            if size > BODY_LIMIT:
+                raise bad_response(f"the body is longer than {BODY_LIMIT:,} bytes", b"")
         return b"".join(pieces)
+
+    def _read_error_body(self, response: Response, clocks: Clocks) -> bytes:
+        """Read what an error says, as far as it comes: one that breaks off is still that error."""
+        body = b""
+        timer = gevent.Timeout(ERROR_BODY_S)
+        try:
+            with timer:
+                while not response.done and len(body) < ERROR_BODY_LIMIT:
+                    body += self._timed(response.read, clocks)
+                    clocks.byte(time.monotonic())
+        except (ExchangeError, _Stalled):
+            pass
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+        return body
 
     def _timed(self, act: Callable[[], Any], clocks: Clocks) -> Any:
         """Do something that waits for the upstream; raises ``_Stalled`` when a clock runs out."""

@@ -39,6 +39,10 @@ class Secret:
         """Return the text itself."""
         return self._text
 
+    def hidden_in(self, text: str) -> str:
+        """Return a text that others wrote, without this secret in it."""
+        return text.replace(self._text, str(self))
+
     def __str__(self) -> str:
         start = "sk-" if self._text.startswith("sk-") else ""
         # Four characters tell two long keys apart; of a short key they would be too much of it.

@@ -19,6 +19,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from zbeam_daemon.settings import PoolSettings
 from zbeam_daemon.states import CLOSED, SESSION
@@ -76,10 +77,17 @@ class Acquired:
 
 
 class Pool:
-    """The sessions of one upstream."""
+    """The sessions of one upstream.
+
+    ``numbers`` gives their ids; several pools share it where ids must not repeat.
+    """
 
     def __init__(
-        self, settings: PoolSettings, *, prefix: str = "s", seed: int | None = None
+        self,
+        settings: PoolSettings,
+        *,
+        numbers: Iterator[int] | None = None,
+        seed: int | None = None,
     ) -> None:
         self.settings = settings
         self.generation = 0
@@ -88,9 +96,8 @@ class Pool:
         self.closed: Counter[str] = Counter()
         self._idle: dict[str, PooledSession] = {}  # in order of last use
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
-        self._numbers = 0
+        self._numbers = count(1) if numbers is None else numbers
         self._down = False
-        self._prefix = prefix
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
     # ---- a request's way through ------------------------------------------------------------
@@ -256,10 +263,9 @@ class Pool:
     # ---- the only places that change a session's state --------------------------------------
 
     def _create(self, now: float, *, warming: bool) -> PooledSession:
-        self._numbers += 1
         lifetime = self.settings.max_lifetime_s * (1 - LIFETIME_JITTER * self._random.random())
         session = PooledSession(
-            id=f"{self._prefix}{self._numbers}",
+            id=f"s{next(self._numbers)}",
             generation=self.generation,
             created_at=now,
             expires_at=now + lifetime,

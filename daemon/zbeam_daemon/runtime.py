@@ -11,10 +11,16 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import admin_endpoint, check_private_dir, socket_path
+
+
+LOOKS = 20
+LOOK_S = 0.01
+"""How often, and how far apart, we look for the id of a holder that has not written it yet."""
 
 
 class Place:
@@ -50,7 +56,10 @@ def claim(endpoint: str) -> Place:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         check_private_dir(str(folder), os.getuid())
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for file in (str(path), admin_endpoint(endpoint).removeprefix("ipc://")):
+            _check_replaceable(file)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(f"{path}.lock", flags, 0o600)
     except OSError as error:
         raise ZbeamError(
             "config_invalid",
@@ -60,7 +69,7 @@ def claim(endpoint: str) -> Place:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        holder = _holder(lock)
         os.close(lock)
         raise ZbeamError(
             "busy",
@@ -70,3 +79,28 @@ def claim(endpoint: str) -> Place:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return Place(endpoint, lock)
+
+
+def _check_replaceable(path: str) -> None:
+    """Raise unless nothing is at ``path``, or a socket: bind removes whatever it finds there."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ZbeamError(
+                "config_invalid",
+                f"{path} exists and is not a socket",
+                hint="move it away, or choose another place with --endpoint",
+            )
+
+
+def _holder(lock: int) -> str:
+    """Return the process id in a lock that another daemon holds.
+
+    One that has only just taken it has not written its own yet: then it is empty, or holds that
+    of a former daemon which could not clear it.
+    """
+    for _ in range(LOOKS):
+        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        if holder.isdecimal() and os.path.exists(f"/proc/{holder}"):  # noqa: PTH110
+            return holder
+        time.sleep(LOOK_S)
+    return holder

@@ -58,8 +58,9 @@ class Service:
         self._loaded_at = _now()
         self._last_reload: dict[str, Any] | None = None
         self._stopping = gevent.event.Event()
-        self._hurry = gevent.event.Event()  # asked to stop a second time
-        self._drain_s: float | None = None
+        self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
+        self._patience: float | None = None  # until when requests may finish; None: they all may
+        self._signalled = False
         self._watcher: Watcher | None = None
 
     # ---- life -------------------------------------------------------------------------------
@@ -73,6 +74,8 @@ class Service:
         admin = self._bind(context, admin_endpoint(self._place.endpoint), 0o600, admin=True)
         news = _News(lambda: self.reload("file"))
         self._watcher = Watcher(watched_paths(self._config), news.bring)
+        # What was written since the configuration was read at the start made no event.
+        gevent.spawn(self.reload, "file")
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)
         gevent.signal_handler(signal.SIGHUP, self.reload, "SIGHUP")
@@ -115,12 +118,11 @@ class Service:
     def stop(self, drain_s: float | None) -> None:
         """Begin to stop; requests under way get ``drain_s`` seconds, None as long as they take.
 
-        A second call ends the waiting.
+        A later call can shorten that, never lengthen it.
         """
-        if self._stopping.is_set():
-            self._hurry.set()
-            return
-        self._drain_s = drain_s
+        if drain_s is not None:
+            until = time.monotonic() + drain_s
+            self._patience = until if self._patience is None else min(until, self._patience)
         self._stopping.set()
 
     def _bind(
@@ -144,12 +146,14 @@ class Service:
 
     def _on_stop_signal(self, number: int) -> None:
         self._log.info("daemon.stopping", signal=signal.Signals(number).name)
+        if self._signalled:
+            self._hurry.set()
+        self._signalled = True
         self.stop(self._config.daemon.drain_s)
 
     def _drain(self) -> None:
-        until = None if self._drain_s is None else time.monotonic() + self._drain_s
         while self._broker.open_requests and not self._hurry.is_set():
-            if until is not None and time.monotonic() >= until:
+            if self._patience is not None and time.monotonic() >= self._patience:
                 break
             self._hurry.wait(0.05)
 
@@ -252,7 +256,7 @@ class Service:
             case m.Status():
                 return self._status()
             case m.Models():
-                return self._broker.upstream(message.upstream).fetch("/models").get("data", [])
+                return self._broker.upstream(message.upstream).models()
             case m.Balance():
                 return self._broker.upstream(message.upstream).fetch("/user/balance")
             case m.ShowConfig():
@@ -264,9 +268,9 @@ class Service:
                 return {"flushed": flushed, "draining": draining}
             case m.Warm():
                 upstream = self._broker.upstream(message.upstream)
-                opened, cause = upstream.warm(message.n)
+                opened, failed, cause = upstream.warm(message.n)
                 idle = upstream.pool.counts()["idle"]
-                return {"opened": opened, "idle": idle, "error": cause}
+                return {"opened": opened, "failed": failed, "idle": idle, "error": cause}
             case m.Reload():
                 return self.reload("command")
             case m.Drain():

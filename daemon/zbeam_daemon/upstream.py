@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import gevent
@@ -36,6 +37,7 @@ PROBES_AT_ONCE = 4
 CONNECTS_AT_ONCE = 32
 """Connections being made at one time. A thousand handshakes side by side all take a thousand
 times as long, and all of them time out."""
+_numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
 VIEW_LIMIT = 4 * 1024 * 1024
 VIEW_TIMEOUT_S = 30.0
 
@@ -78,7 +80,7 @@ class Upstream:
         self.name = settings.name
         self.log = log
         self.transport = Transport.of(settings)
-        self.pool = Pool(settings.pool)
+        self.pool = Pool(settings.pool, numbers=_numbers)
         self.gate = Gate(total=settings.pool.max_sessions, queue=settings.limits.queue)
         self.breaker = Breaker(
             failures=settings.breaker.failures, cooldown_s=settings.breaker.cooldown_s
@@ -189,28 +191,42 @@ class Upstream:
             raise
         lease.release() if response.reusable else lease.broken("not_reusable")
         if response.status != 200:
-            raise explain(response.status, body)
+            error = explain(response.status, body)
+            error.message = self.settings.api_key.hidden_in(error.message)
+            raise error
         try:
             return decode_json(body)
         except ValueError:
             raise bad_response(f"{path} is not JSON", body) from None
 
+    def models(self) -> list[Any]:
+        """Return the API's list of models; raises ``ZbeamError``."""
+        found = self.fetch("/models")
+        data = found.get("data") if isinstance(found, dict) else None
+        if not isinstance(data, list):
+            raise bad_response("/models is not a list of models", b"")
+        return data
+
     # ---- warming and proving ----------------------------------------------------------------
 
-    def warm(self, n: int) -> tuple[int, str | None]:
-        """Open sessions until ``n`` are at hand; returns (opened, why one could not be)."""
+    def warm(self, n: int) -> tuple[int, int, str | None]:
+        """Open sessions until ``n`` are at hand; returns (opened, failed, why one failed).
+
+        It ends with the first ones that fail.
+        """
         have = self.pool.counts()
         wanted = n - have["idle"] - have["connecting"] - have["probing"]
-        opened = 0
+        opened = failed = 0
         cause: str | None = None
         while wanted > 0 and cause is None:
             jobs = [gevent.spawn(self._warm_one) for _ in range(min(wanted, WARM_AT_ONCE))]
             gevent.joinall(jobs)
-            causes = [job.value for job in jobs]
-            opened += causes.count(None)
-            cause = next((c for c in causes if c is not None), None)
+            causes = [job.value for job in jobs if job.value is not None]
+            opened += len(jobs) - len(causes)
+            failed += len(causes)
+            cause = next(iter(causes), None)
             wanted -= len(jobs)
-        return opened, cause
+        return opened, failed, cause
 
     def _keep(self) -> None:
         failures = 0
@@ -307,7 +323,7 @@ class Upstream:
             raise
         except gevent.Timeout as expired:
             if expired is not timer:
-                reason = "cancelled"
+                reason = "deadline"
                 raise
             event = "fail"
             seconds = self.settings.timeouts.connect_s

@@ -140,6 +140,23 @@ def test_raised_bounds_let_waiting_tickets_in_without_anyone_leaving() -> None:
     assert gate.in_use == 4
 
 
+def test_a_newcomer_with_a_raised_ceiling_does_not_overtake_who_waits() -> None:
+    gate = Gate(total=MANY, queue=MANY)
+    running, waiting = submitted(gate, "a", ceiling=1), submitted(gate, "b", ceiling=1)
+    newcomer = submitted(gate, "c", ceiling=5)
+    assert not newcomer.admitted
+    assert gate.leave(running) == [waiting, newcomer]
+
+
+def test_a_raised_total_is_used_up_although_another_family_is_first_and_blocked() -> None:
+    gate = Gate(total=1, queue=MANY)
+    submitted(gate, "a", "pro", 1)
+    submitted(gate, "a", "pro", 1)
+    flash = [submitted(gate, "a", "flash", 9) for _ in range(4)]
+    gate.configure(total=4, queue=MANY, ceiling_of={"pro": 1, "flash": 9}.__getitem__)
+    assert gate.admit_waiting() == flash[:3]
+
+
 def test_lowered_bounds_end_nothing_that_runs_and_admit_nothing_until_they_hold() -> None:
     gate = Gate(total=MANY, queue=MANY)
     running = [submitted(gate, "a", ceiling=3) for _ in range(3)]
@@ -213,7 +230,7 @@ class GateMachine(RuleBasedStateMachine):
     def admitted(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
             assert ticket.admitted
-            queue = [t for t in self.in_family(self.waiting, ticket.family)]
+            queue = self.in_family(self.waiting, ticket.family)
             own = [t for t in queue if t.client == ticket.client]
             assert own[0] is ticket, "first come, first served within a client"
             self.waiting.remove(ticket)
@@ -332,7 +349,7 @@ class GateMachine(RuleBasedStateMachine):
 
 
 TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=80, stateful_step_count=30)
+TestGateMachine.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("queue", [0, 1, 5])

@@ -618,4 +618,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=80, stateful_step_count=40)
+TestPoolMachine.settings = settings(max_examples=250, stateful_step_count=50)

@@ -4,6 +4,8 @@ with Standin(tls=True) as standin, Daemon(standin) as daemon:
     daemon.client("generate", "hello")
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,7 +89,15 @@ warm = {warm}
         self.environ.pop("ZBEAM_CONFIG", None)
         self.log_file = self.folder / "zbeamd.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.start(wait=wait)
+        self._peers: list[Peer] = []
+        try:
+            self.start(wait=wait)
+        except BaseException:
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+            self._folder.cleanup()
+            raise
 
     def start(self, *, wait: bool = True) -> None:
         """Start it (again), and wait until it serves."""
@@ -150,6 +160,29 @@ warm = {warm}
             time.sleep(0.005)
         return found
 
+    def edit(self, old: str, new: str) -> None:
+        """Replace a text that stands once in the configuration, as editors do: by renaming."""
+        text = self.config.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in:\n{text}"
+        self.write(text.replace(old, new))
+
+    def write(self, text: str) -> None:
+        """Replace the configuration by renaming."""
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.config)
+
+    def peer(self, *, admin: bool = False) -> Peer:
+        """A bare client that is closed when the daemon is stopped."""
+        peer = Peer(self.endpoint, admin=admin)
+        self._peers.append(peer)
+        return peer
+
+    def ask(self, message: Record, *, admin: bool = False, timeout: float = 10.0) -> Any:
+        """The data of the answer to a view or an admin call; fails on an error."""
+        with Peer(self.endpoint, admin=admin) as peer:
+            return peer.ask(message, timeout=timeout)
+
     def client(
         self, *arguments: str, input: str | bytes | None = None, timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
@@ -182,11 +215,19 @@ warm = {warm}
             self.process.wait()
             raise AssertionError(f"zbeamd did not stop:\n{self.log}") from None
         if not keep:
+            for peer in self._peers:
+                peer.close()
+            self._peers.clear()
             problem = self.log if self.log_file.exists() else ""
             with contextlib.suppress(FileNotFoundError):
                 self._folder.cleanup()
-            assert "Traceback" not in problem, problem
+            for defect in ("Traceback", " request.crashed", " call.failed", " message.crashed"):
+                assert defect not in problem, problem
         return status
+
+
+Start = Callable[..., Daemon]
+"""What the fixture ``start`` of the end-to-end tests is."""
 
 
 class Peer:
@@ -216,6 +257,20 @@ class Peer:
     def send(self, message: Record, request_id: bytes = b"1") -> None:
         self.socket.send_multipart(wire.pack(message, request_id))
 
+    def generate(self, prompt: str = "steel", request_id: bytes = b"1", **fields: Any) -> None:
+        """Send a chat request; ``fields`` are those of the message."""
+        self.send(m.Generate(chat=chat(prompt), **fields), request_id)
+
+    def ask(self, message: Record, *, timeout: float = 10.0) -> Any:
+        """The data of the answer to a view or an admin call; fails on an error."""
+        self.send(message, b"ask")
+        deadline = time.monotonic() + timeout
+        while True:
+            request_id, answer = self.receive(max(0.01, deadline - time.monotonic()))
+            if request_id == b"ask":
+                assert isinstance(answer, m.Reply), answer
+                return answer.data
+
     def receive(self, timeout: float = 10.0) -> tuple[bytes, Record]:
         """The next message; fails when none comes in time."""
         assert self.socket.poll(int(timeout * 1000)), "no answer in time"
@@ -233,6 +288,28 @@ class Peer:
         """What ends the open request."""
         last = self.receive_until(m.Result, m.Error, timeout=timeout)[-1]
         assert isinstance(last, m.Result | m.Error)
+        return last
+
+    def outcomes(self, n: int, timeout: float = 30.0) -> dict[bytes, m.Result | m.Error]:
+        """What ends the ``n`` open requests, by request id, in the order in which they end."""
+        deadline = time.monotonic() + timeout
+        found: dict[bytes, m.Result | m.Error] = {}
+        while len(found) < n:
+            request_id, message = self.receive(max(0.01, deadline - time.monotonic()))
+            if isinstance(message, m.Result | m.Error):
+                found[request_id] = message
+        return found
+
+    def result(self, timeout: float = 20.0) -> m.Outcome:
+        """The outcome of the open request, which must succeed."""
+        last = self.outcome(timeout)
+        assert isinstance(last, m.Result), last
+        return last.outcome
+
+    def error(self, timeout: float = 20.0) -> m.Error:
+        """The error of the open request, which must fail."""
+        last = self.outcome(timeout)
+        assert isinstance(last, m.Error), last
         return last
 
 

@@ -31,6 +31,7 @@ class Standin:
         folder = Path(self._folder.name)
         arguments = ["--port", "0", *options]
         self.ca_file: str | None = None
+        self._forgotten = 0  # log entries up to here
         if tls or "--tls" in options:
             arguments += ["--tls"] * ("--tls" not in options)
             if "--ca-out" in options:
@@ -81,9 +82,14 @@ class Standin:
     def reset_counts(self) -> None:
         self._control("DELETE", "counts")
 
+    def forget(self) -> None:
+        """Counts begin at zero, and the log begins here."""
+        self.reset_counts()
+        self._forgotten = max((entry["seq"] for entry in self.log()), default=self._forgotten)
+
     def log(self, since: int = 0) -> list[dict[str, Any]]:
         """The log entries after number `since`."""
-        return self._control("GET", f"log?since={since}")
+        return self._control("GET", f"log?since={max(since, self._forgotten)}")
 
     def events(self, name: str, since: int = 0) -> list[dict[str, Any]]:
         """The log entries of one kind."""

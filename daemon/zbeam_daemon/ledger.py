@@ -1,0 +1,53 @@
+"""What was used and what it cost, by model: counters that live and die with the daemon.
+
+The durable record is the log line of each request; this is for looking at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from zbeam_shared.messages import Outcome
+
+
+class Ledger:
+    """Tokens and money of one upstream, by the model that was billed.
+
+    ``mismatches`` counts answers whose prompt is not the sum of hit and miss: either the API
+    changed its mind about what these mean, or we read them wrongly.
+    """
+
+    def __init__(self) -> None:
+        self.mismatches = 0
+        self._tokens: dict[str, Counter[str]] = {}
+        self._cost: dict[str, float] = {}
+
+    def add(self, model: str, outcome: Outcome) -> None:
+        """Enter one request, however it ended; without usage it counts as a request alone."""
+        tokens = self._tokens.setdefault(model, Counter())
+        tokens["requests"] += 1
+        usage = outcome.usage
+        if usage is None:
+            tokens["requests_without_usage"] += 1
+            return
+        hit, miss = usage.prompt_cache_hit_tokens, usage.prompt_cache_miss_tokens
+        tokens["hit"] += hit
+        tokens["miss"] += miss
+        tokens["output"] += usage.completion_tokens
+        tokens["reasoning"] += usage.reasoning_tokens
+        if hit + miss != usage.prompt_tokens:
+            self.mismatches += 1
+        if outcome.cost is None:
+            tokens["requests_without_price"] += 1
+        else:
+            self._cost[model] = self._cost.get(model, 0.0) + outcome.cost
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """Return the counters by model; ``cost`` is None where no request had a price."""
+        names = ("requests", "hit", "miss", "output", "reasoning", "requests_without_usage",
+                 "requests_without_price")  # fmt: skip
+        return {
+            model: {**{name: tokens[name] for name in names}, "cost": self._cost.get(model)}
+            for model, tokens in self._tokens.items()
+        }

@@ -1,0 +1,165 @@
+"""The breaker: an upstream that is down is left alone, asked again in time, by one at a time."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from zbeam_daemon.breaker import Breaker, Refusal
+
+
+def opened(*, now: float = 100.0, cause: str = "503") -> Breaker:
+    breaker = Breaker(failures=3, cooldown_s=10.0)
+    for _ in range(3):
+        assert breaker.admit(now) is None
+        breaker.failure(now, cause)
+    assert breaker.state == "open"
+    return breaker
+
+
+def test_failures_in_a_row_open_it_and_the_last_real_cause_is_told() -> None:
+    breaker = Breaker(failures=3, cooldown_s=10.0)
+    for n in range(3):
+        assert breaker.state == "closed"
+        breaker.failure(100.0, f"cause {n}")
+    assert breaker.admit(104.0) == Refusal("cause 2", 6.0)
+
+
+def test_a_success_in_between_begins_the_count_anew() -> None:
+    breaker = Breaker(failures=2, cooldown_s=10.0)
+    for _ in range(20):
+        breaker.failure(0.0, "x")
+        breaker.success()
+    assert breaker.admit(0.0) is None
+
+
+def test_the_cooldown_runs_from_its_opening_and_not_from_later_failures() -> None:
+    # Requests that were under way when it opened go on failing: they must not keep it open.
+    breaker = opened(now=100.0)
+    breaker.failure(109.0, "late")
+    assert breaker.admit(109.9) is not None
+    assert breaker.admit(110.0) is None
+
+
+def test_one_request_tries_while_the_others_are_refused() -> None:
+    breaker = opened(now=100.0, cause="no connection")
+    assert breaker.admit(110.0) is None
+    assert breaker.state == "half_open"
+    for _ in range(3):
+        assert breaker.admit(111.0) == Refusal("no connection", 9.0)
+    breaker.success()
+    assert breaker.state == "closed"
+    assert breaker.cause == ""
+    assert all(breaker.admit(111.0) is None for _ in range(3))
+
+
+def test_a_failed_try_opens_it_for_another_cooldown_with_the_new_cause() -> None:
+    breaker = opened(now=100.0)
+    assert breaker.admit(110.0) is None
+    breaker.failure(115.0, "still down")
+    assert breaker.state == "open"
+    assert breaker.admit(124.0) == Refusal("still down", 1.0)
+    assert breaker.admit(125.0) is None
+
+
+def test_a_try_that_never_reports_does_not_keep_it_shut_for_ever() -> None:
+    breaker = opened(now=100.0)
+    assert breaker.admit(110.0) is None  # and then its client cancelled it
+    assert breaker.admit(119.9) is not None
+    assert breaker.admit(120.0) is None
+    assert breaker.admit(120.0) is not None
+
+
+def test_one_failure_after_it_closed_does_not_open_it_again() -> None:
+    breaker = opened(now=100.0)
+    breaker.admit(110.0)
+    breaker.success()
+    breaker.failure(111.0, "x")
+    assert breaker.state == "closed"
+
+
+def test_a_success_from_before_the_opening_does_not_close_it_early() -> None:
+    breaker = opened(now=100.0)
+    breaker.success()
+    assert breaker.admit(101.0) is not None
+
+
+def test_settings_changed_by_a_reload_hold_from_the_next_question_on() -> None:
+    breaker = opened(now=100.0)
+    breaker.cooldown_s = 1.0
+    assert breaker.admit(101.0) is None
+    breaker.success()
+    breaker.failures = 1
+    breaker.failure(102.0, "x")
+    assert breaker.state == "open"
+    assert repr(breaker) == "<Breaker open, 1 failures in a row>"
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Requests come and report, or never report, in any order."""
+
+    @initialize(failures=st.integers(1, 4), cooldown=st.sampled_from([1.0, 10.0]))
+    def begin(self, failures: int, cooldown: float) -> None:
+        self.breaker = Breaker(failures=failures, cooldown_s=cooldown)
+        self.now = 1000.0
+        self.under_way = 0
+        self.in_a_row = 0
+        self.causes: list[str] = [""]
+        self.opened_at = 0.0
+        self.tried_at: float | None = None
+
+    @rule(seconds=st.sampled_from([0.0, 0.4, 0.6, 1.0, 9.0, 10.0, 100.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def ask(self) -> None:
+        before, cooldown = self.breaker.state, self.breaker.cooldown_s
+        refusal = self.breaker.admit(self.now)
+        if before == "closed":
+            assert refusal is None
+        elif before == "open":
+            assert (refusal is None) is (self.now - self.opened_at >= cooldown)
+            assert self.breaker.state == ("open" if refusal else "half_open")
+        else:
+            assert self.tried_at is not None
+            assert (refusal is None) is (self.now - self.tried_at >= cooldown)
+        if refusal is None:
+            self.under_way += 1
+            if before != "closed":
+                self.tried_at = self.now
+        else:
+            assert refusal.cause == self.causes[-1]
+            assert 0 < refusal.retry_in_s <= cooldown
+
+    @precondition(lambda self: getattr(self, "under_way", 0) > 0)
+    @rule(outcome=st.sampled_from(["success", "failure", "silence"]))
+    def report(self, outcome: str) -> None:
+        self.under_way -= 1
+        before = self.breaker.state
+        if outcome == "success":
+            self.in_a_row = 0
+            self.breaker.success()
+            assert self.breaker.state == ("closed" if before == "half_open" else before)
+        elif outcome == "failure":
+            self.in_a_row += 1
+            self.causes.append(f"cause {len(self.causes)}")
+            self.breaker.failure(self.now, self.causes[-1])
+            trips = before == "half_open" or (
+                before == "closed" and self.in_a_row >= self.breaker.failures
+            )
+            if trips:
+                self.opened_at = self.now
+            assert self.breaker.state == ("open" if trips else before)
+
+    @invariant()
+    def it_is_closed_only_below_its_count(self) -> None:
+        if hasattr(self, "breaker") and self.breaker.state == "closed":
+            assert self.in_a_row < self.breaker.failures
+        if hasattr(self, "breaker") and self.breaker.state != "closed":
+            assert self.breaker.cause == self.causes[-1] != ""
+
+
+TestBreakerMachine = BreakerMachine.TestCase
+TestBreakerMachine.settings = settings(max_examples=200, stateful_step_count=40)
