@@ -17,6 +17,8 @@ from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
 ROLES = ("system", "user", "assistant", "tool")
+MAX_MODEL = 200
+"""Characters in a model's name, which is kept and shown in many places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def prepare(chat: JsonMap, settings: UpstreamSettings) -> Call:
         "stream_options": {"include_usage": True},
     }
     model = body["model"]
-    if not isinstance(model, str) or not model:
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_MODEL:
         raise ZbeamError("bad_request", "model must be a name", hint="for example deepseek-flash")
     problem = check_model(settings.base_url, model)
     if problem:

@@ -17,7 +17,6 @@ from pathlib import Path
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import admin_endpoint, check_private_dir, socket_path
 
-
 LOOKS = 20
 LOOK_S = 0.01
 """How often, and how far apart, we look for the id of a holder that has not written it yet."""

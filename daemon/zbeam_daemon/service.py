@@ -68,6 +68,9 @@ class Service:
     def run(self) -> None:
         """Serve until told to stop, then finish what runs and close everything."""
         _raise_file_limit()
+        # Before there is anything to clean up: whoever sees our socket may end us.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._on_stop_signal, number)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.setsockopt(zmq.MAX_SOCKETS, 4096)
         main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
@@ -76,8 +79,6 @@ class Service:
         self._watcher = Watcher(watched_paths(self._config), news.bring)
         # What was written since the configuration was read at the start made no event.
         gevent.spawn(self.reload, "file")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            gevent.signal_handler(number, self._on_stop_signal, number)
         gevent.signal_handler(signal.SIGHUP, self.reload, "SIGHUP")
         for upstream in self._upstreams.values():
             upstream.start()

@@ -191,9 +191,9 @@ class Upstream:
             raise
         lease.release() if response.reusable else lease.broken("not_reusable")
         if response.status != 200:
-            error = explain(response.status, body)
-            error.message = self.settings.api_key.hidden_in(error.message)
-            raise error
+            refusal = explain(response.status, body)
+            refusal.message = self.settings.api_key.hidden_in(refusal.message)
+            raise refusal
         try:
             return decode_json(body)
         except ValueError:

@@ -109,7 +109,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.opened_at = 0.0
         self.tried_at: float | None = None
 
-    @rule(seconds=st.sampled_from([0.0, 0.4, 0.6, 1.0, 9.0, 10.0, 100.0]))
+    @rule(seconds=st.sampled_from([0.0, 0.25, 0.75, 1.0, 9.0, 10.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 

@@ -114,7 +114,7 @@ def test_the_bad_message_is_named(refused: Callable[[dict[str, Any]], ZbeamError
     assert "messages" in refused({}).message
 
 
-@pytest.mark.parametrize("model", [None, "", 5, ["deepseek-flash"], {}], ids=repr)
+@pytest.mark.parametrize("model", [None, "", 5, ["deepseek-flash"], {}, "m" * 201])
 def test_a_model_that_is_no_name_is_refused(
     model: object, refused: Callable[[dict[str, Any]], ZbeamError]
 ) -> None:

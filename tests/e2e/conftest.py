@@ -12,6 +12,7 @@ from support.daemon import Daemon, Start
 from support.standin import Standin
 from support.waiting import wait_until
 
+
 @pytest.fixture(scope="session")
 def _the_standin() -> Iterator[Standin]:
     with Standin(tls=True) as standin:
@@ -20,7 +21,7 @@ def _the_standin() -> Iterator[Standin]:
 
 @pytest.fixture
 def standin(_the_standin: Standin) -> Standin:
-    """The stand-in over TLS, without a scenario, without connections, its log and its counts empty."""
+    """The stand-in over TLS: no scenario, no connections, nothing in its log and counts."""
     _the_standin.set_scenario("")
     wait_until(lambda: _the_standin.counts()["connections_open"] == 0)
     _the_standin.forget()

@@ -167,9 +167,7 @@ def test_cache_info_shows_every_session_with_its_fields(start: Start, standin: S
 
 def test_cache_warm_opens_what_is_missing_and_says_so(start: Start, standin: Standin) -> None:
     daemon = start(warm=0)
-    assert daemon.json("cache", "warm", "3") == {
-        **{"opened": 3, "failed": 0, "idle": 3, "error": None}
-    }
+    assert daemon.json("cache", "warm", "3") == {"opened": 3, "failed": 0, "idle": 3, "error": None}
     assert daemon.json("cache", "warm", "3")["opened"] == 0
     assert standin.counts()["connections_opened"] == 3
     assert daemon.ask(m.Stats())["sessions"]["idle"] == 3
@@ -278,7 +276,9 @@ def test_a_session_that_was_never_used_counts_as_alive(start: Start, standin: St
 def test_a_response_that_ends_the_connection_leaves_no_session_behind(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario("[[rule]]\nnth = 1\nclose_after = true\n\n[[rule]]\nnth = 2\nhttp10 = true\n")
+    standin.set_scenario(
+        "[[rule]]\nnth = 1\nclose_after = true\n\n[[rule]]\nnth = 2\nhttp10 = true\n"
+    )
     daemon = start(warm=0)
     peer = daemon.peer()
     for _ in range(3):
