@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from zbeam_daemon.settings import UpstreamSettings
-from zbeam_daemon.target import check_model
+from zbeam_daemon.target import check_model, has_beta
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
@@ -35,13 +35,17 @@ class Call:
 def prepare(chat: JsonMap, settings: UpstreamSettings) -> Call:
     """Complete and encode a chat request; raises ``ZbeamError`` bad_request."""
     _check_messages(chat.get("messages"))
-    defaults = settings.generation
+    generation = settings.generation
+    defaults: JsonMap = {
+        "model": generation.model,
+        "max_tokens": generation.max_tokens,
+        "temperature": generation.temperature,
+        "thinking": {"type": generation.thinking},
+    }
     body: JsonMap = {
-        "model": defaults.model,
-        "max_tokens": defaults.max_tokens,
-        "temperature": defaults.temperature,
-        "thinking": {"type": defaults.thinking},
         **chat,
+        # A null is no answer to what shapes the bill: the API would put its own default there.
+        **{name: value for name, value in defaults.items() if chat.get(name) is None},
         # Always streamed from upstream, whatever the caller wants: progress can be seen and a
         # cancel takes effect at once. Usage comes with the last chunk.
         "stream": True,
@@ -60,8 +64,9 @@ def prepare(chat: JsonMap, settings: UpstreamSettings) -> Call:
         encoded = msgspec.json.encode(body)
     except (TypeError, ValueError) as error:
         raise ZbeamError("bad_request", f"the chat request is not JSON: {error}") from None
-    prefix = "/beta" if _needs_beta(body) and not settings.base_url.endswith("/beta") else ""
-    return Call(f"{prefix}/chat/completions", encoded, model, family, ceiling)
+    beta = _needs_beta(body) and has_beta(settings.base_url)
+    path = "/beta/chat/completions" if beta else "/chat/completions"
+    return Call(path, encoded, model, family, ceiling)
 
 
 def _check_messages(messages: object) -> None:

@@ -71,6 +71,7 @@ class Service:
         # Before there is anything to clean up: whoever sees our socket may end us.
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)
+        gevent.signal_handler(signal.SIGHUP, self.reload, "SIGHUP")
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.setsockopt(zmq.MAX_SOCKETS, 4096)
         main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
@@ -79,7 +80,6 @@ class Service:
         self._watcher = Watcher(watched_paths(self._config), news.bring)
         # What was written since the configuration was read at the start made no event.
         gevent.spawn(self.reload, "file")
-        gevent.signal_handler(signal.SIGHUP, self.reload, "SIGHUP")
         for upstream in self._upstreams.values():
             upstream.start()
         ticker = gevent.spawn(self._tick)

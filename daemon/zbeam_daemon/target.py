@@ -46,6 +46,16 @@ def is_deepseek(base_url: str) -> bool:
         return False
 
 
+def has_beta(base_url: str) -> bool:
+    """Tell whether features in beta have a path of their own below this address.
+
+    They have at DeepSeek's own (unless the address is that path already) and at a stand-in for
+    it on this machine; other APIs of the same shape take them at their usual path or not at all.
+    """
+    url = urlsplit(base_url)
+    return not url.path and (is_deepseek(base_url) or is_loopback(url.hostname or ""))
+
+
 def normal_base_url(text: str) -> str:
     """Return a base URL without a slash at its end, and for DeepSeek without ``/v1``.
 

@@ -79,5 +79,5 @@ def check_private_dir(path: str, uid: int) -> None:
         raise ZbeamError(
             "not_allowed",
             f"others can write to {path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            hint=f"chmod 0700 {path}",
+            hint="choose a folder that only you can write to",
         )

@@ -114,7 +114,7 @@ def test_the_bad_message_is_named(refused: Callable[[dict[str, Any]], ZbeamError
     assert "messages" in refused({}).message
 
 
-@pytest.mark.parametrize("model", [None, "", 5, ["deepseek-flash"], {}, "m" * 201])
+@pytest.mark.parametrize("model", ["", 5, ["deepseek-flash"], {}, "m" * 201])
 def test_a_model_that_is_no_name_is_refused(
     model: object, refused: Callable[[dict[str, Any]], ZbeamError]
 ) -> None:
@@ -191,3 +191,16 @@ def test_a_base_url_that_is_beta_already_is_not_made_so_twice(tmp_path: Path) ->
 def test_the_key_is_not_in_the_body(upstream: UpstreamSettings) -> None:
     call = prepare({"messages": ASK}, upstream)
     assert upstream.api_key.reveal().encode() not in call.body
+
+
+def test_other_apis_have_no_beta_path(tmp_path: Path) -> None:
+    for base in ("http://127.0.0.1:8000/v1", "https://api.example.com"):
+        settings = loaded(tmp_path, base_url=f'base_url = "{base}"').upstreams["deepseek"]
+        chat = {"messages": [{"role": "assistant", "content": "x", "prefix": True}]}
+        assert prepare(chat, settings).path == "/chat/completions"
+
+
+def test_a_null_is_no_way_around_the_configuration(upstream: UpstreamSettings) -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": None, "thinking": None}
+    body = json.loads(prepare(chat, upstream).body)
+    assert (body["max_tokens"], body["thinking"]) == (4000, {"type": "disabled"})

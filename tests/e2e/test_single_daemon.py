@@ -145,7 +145,6 @@ def test_a_folder_that_lets_the_group_in_gives_it_the_main_socket_only(start: St
     daemon.stop(keep=True)
     place.parent.chmod(0o750)
     daemon.start()
-    daemon.wait_for("daemon.ready")
     assert stat.S_IMODE(place.stat().st_mode) == 0o660
     assert stat.S_IMODE(Path(f"{place}.admin").stat().st_mode) == 0o600
 
@@ -198,7 +197,7 @@ def test_a_socket_that_another_program_left_is_replaced(start: Start) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(place)
     daemon.start(wait=False)
-    daemon.wait_for("daemon.ready")
+    daemon.wait_for("daemon.ready", 2)
     assert daemon.client("ping").returncode == 0
 
 
