@@ -1,0 +1,54 @@
+"""Trouble of an upstream is known to all callers at once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zbeam_daemon.backoff import Backoff
+from zbeam_daemon.settings import RetrySettings
+
+SETTINGS = RetrySettings(attempts=4, base_s=0.5, cap_s=20.0)
+
+
+def test_without_failures_nobody_waits() -> None:
+    assert Backoff(SETTINGS).pause(0.0) == 0.0
+
+
+def test_the_second_caller_waits_as_long_as_the_first_ones_second_try() -> None:
+    pauses = []
+    for seed in range(200):
+        backoff = Backoff(SETTINGS, seed=seed)
+        for _ in range(5):
+            backoff.failed(0.0)
+        pauses.append(backoff.pause(0.0))
+    assert max(pauses) > SETTINGS.base_s * 2**3
+    assert max(pauses) <= SETTINGS.base_s * 2**4
+
+
+def test_retry_after_holds_for_everybody_and_is_not_shortened() -> None:
+    backoff = Backoff(SETTINGS)
+    backoff.failed(100.0, retry_after_s=7.0)
+    backoff.failed(101.0, retry_after_s=1.0)
+    assert backoff.hold(101.0) == 6.0
+    assert backoff.pause(101.0) >= 6.0
+    assert backoff.hold(107.0) == 0.0
+
+
+def test_a_success_ends_it() -> None:
+    backoff = Backoff(SETTINGS)
+    backoff.failed(0.0)
+    backoff.succeeded()
+    assert backoff.pause(0.0) == 0.0
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1000)), max_size=100), st.integers())
+def test_the_pause_is_bounded_by_the_cap_and_by_what_was_asked(
+    asked: list[float | None], seed: int
+) -> None:
+    backoff = Backoff(SETTINGS, seed=seed)
+    for seconds in asked:
+        backoff.failed(0.0, seconds)
+    most = max([SETTINGS.cap_s, *(s for s in asked if s is not None)])
+    least = max([0.0, *(s for s in asked if s is not None)])
+    assert least <= backoff.pause(0.0) <= most
