@@ -163,7 +163,10 @@ class Accepted(Record):
 
 
 class Delta(Record):
-    """A piece of the answer: deltas in the API's own form, adjacent text merged."""
+    """A piece of the answer: deltas in the API's own form, adjacent text merged.
+
+    Each message uses up one credit, but for the last one of a request, which needs none.
+    """
 
     deltas: list[JsonValue]
 
@@ -174,8 +177,8 @@ class Progress(Record):
     Sent at once to a request that was queued when its turn comes: until then, and only then,
     nothing of it can have reached the upstream.
 
-    ``waiting_for`` is "slot", "session", "first byte" or "data"; ``keep_alives`` counts the
-    signs of life from an upstream that has not begun to answer.
+    ``waiting_for`` is "slot", "session", "first byte", "data" or "retry"; ``keep_alives`` counts
+    the upstream's signs of life without data in this attempt.
     """
 
     waiting_for: str

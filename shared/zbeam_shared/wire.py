@@ -7,7 +7,8 @@ A message is four frames, in both directions (a ROUTER's routing frame is stripp
 - version     one byte, 0x01
 - type        ASCII name, see ``messages.CLIENT_TYPES`` and ``DAEMON_TYPES``
 - request id  1 to 64 bytes, chosen by the client, unique among its open requests
-- body        a msgpack map, at most ``MAX_BODY`` bytes, strings in UTF-8, no extension types
+- body        a msgpack map, at most ``MAX_BODY`` bytes (from the daemon ``MAX_ANSWER``), strings
+              in UTF-8, no extension types
 
 Whatever the bytes are, ``unpack`` returns a message or raises ``ProtocolError``: it is fed by
 anyone who can reach the socket.

@@ -1,0 +1,429 @@
+"""The configuration changes while the daemon works: at once, as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import Daemon, Peer, Start, chat
+from support.scripted import Scripted
+from support.standin import ANY_KEY, Standin
+from support.waiting import wait_until
+from zbeam_shared import messages as m
+
+OLD, NEW = "max_tokens = 4000", "max_tokens = 3"
+SHORT = "[defaults]\ntokens = 50\ntoken_delay_s = 0.02\n"
+
+
+def shown(daemon: Daemon, key: str) -> Any:
+    """A key's value in ``config show``."""
+    return next(entry["value"] for entry in daemon.ask(m.ShowConfig()) if entry["key"] == key)
+
+
+def last_reload(daemon: Daemon) -> Any:
+    return daemon.ask(m.Status())["config"]["last_reload"]
+
+
+def tokens(daemon: Daemon) -> int:
+    """How long the next answer is."""
+    with Peer(daemon.endpoint) as peer:
+        peer.generate()
+        outcome = peer.result()
+        assert outcome.usage is not None
+        return outcome.usage.completion_tokens
+
+
+def by_writing(file: Path, text: str) -> None:
+    file.write_text(text)
+
+
+def by_renaming(file: Path, text: str) -> None:
+    fresh = file.with_name(".zbeam.toml.swp")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def by_removing_first(file: Path, text: str) -> None:
+    file.unlink()
+    file.write_text(text)
+
+
+def by_swapping_a_link(file: Path, text: str) -> None:
+    """As Kubernetes does: the file is a link through a link that is replaced."""
+    fresh = file.parent / f"..data.{time.monotonic_ns()}"
+    fresh.mkdir()
+    (fresh / file.name).write_text(text)
+    link = file.parent / "..data.new"
+    link.symlink_to(fresh.name)
+    link.replace(file.parent / "..data")
+
+
+@pytest.mark.parametrize("change", [by_writing, by_renaming, by_removing_first, by_swapping_a_link])
+def test_a_change_shows_within_two_seconds(
+    start: Start, change: Callable[[Path, str], None]
+) -> None:
+    daemon = start(warm=0)
+    text = daemon.config.read_text()
+    if change is by_swapping_a_link:
+        daemon.stop(keep=True)
+        change(daemon.config, text)
+        daemon.config.unlink()
+        daemon.config.symlink_to(f"..data/{daemon.config.name}")
+        daemon.start()
+    assert tokens(daemon) > 3
+    for n in (3, 5, 7):  # not only the first time
+        text = text.replace(OLD, f"max_tokens = {n}")
+        changed_at = time.monotonic()
+        change(daemon.config, text)
+        key = "upstream.deepseek.generation.max_tokens"
+        wait_until(lambda n=n, key=key: shown(daemon, key) == n)  # type: ignore[misc]
+        assert time.monotonic() - changed_at < 2
+        assert tokens(daemon) == n
+        text = text.replace(f"max_tokens = {n}", OLD)
+    found = last_reload(daemon)
+    assert (found["ok"], found["trigger"]) == (True, "file")
+    assert found["applied"] == ["upstream.deepseek.generation.max_tokens"]
+
+
+def test_a_change_during_the_start_is_not_missed(start: Start) -> None:
+    daemon = start(warm=0)
+    daemon.stop(keep=True)
+    lock = Path(f"{daemon.endpoint.removeprefix('ipc://')}.lock")
+    lock.unlink()
+    daemon.start(wait=False)
+    wait_until(lock.exists, pause_s=0.001)  # the configuration has been read by now
+    daemon.edit(OLD, NEW)
+    daemon.wait_for("daemon.ready", 2)
+    key = "upstream.deepseek.generation.max_tokens"
+    wait_until(lambda: shown(daemon, key) == 3)
+
+
+def test_every_kind_of_live_key_takes_effect(start: Start, standin: Standin) -> None:
+    daemon = start(warm=0)
+    daemon.edit("warm = 0", "warm = 3")
+    daemon.edit('model = "deepseek-flash"', 'model = "deepseek-v4-pro"')
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 3)
+    peer = daemon.peer()
+    peer.generate()
+    assert peer.result().model == "deepseek-v4-pro"
+    assert daemon.ask(m.Status())["upstreams"]["deepseek"]["model"] == "deepseek-v4-pro"
+    daemon.edit('log_level = "debug"', 'log_level = "error"')
+    wait_until(lambda: shown(daemon, "daemon.log_level") == "error")
+    before = daemon.log
+    peer.generate()
+    peer.result()
+    assert daemon.ask(m.Status())
+    assert daemon.log == before
+    daemon.edit('log_level = "error"', 'log_level = "info"\nlog_format = "json"')
+    wait_until(lambda: shown(daemon, "daemon.log_format") == "json")
+    peer.generate(request_id=b"as-json")
+    peer.result()
+    assert '"event":"request.done","request":"as-json"' in daemon.log
+
+
+def test_a_higher_limit_lets_those_in_who_wait(start: Start, standin: Standin) -> None:
+    standin.set_scenario("[defaults]\ntokens = 5000\ntoken_delay_s = 0.02\n")
+    daemon = start(warm=0, limits="concurrency.flash = 1")
+    peer = daemon.peer()
+    for n in range(3):
+        peer.generate(request_id=b"%d" % n)
+    standin.wait_for("first_token")
+    assert standin.counts()["in_flight"]["flash"] == 1
+    daemon.edit("concurrency.flash = 1", "concurrency.flash = 2")
+    standin.wait_for("first_token", 2)
+    gate = daemon.ask(m.Status())["upstreams"]["deepseek"]["gate"]["flash"]
+    assert gate == {"in_use": 2, "limit": 2, "queued": 1}
+
+
+def test_sighup_and_the_command_reload_too(start: Start) -> None:
+    daemon = start(warm=0)
+    os.kill(daemon.pid, signal.SIGHUP)
+    found = wait_until(lambda: last_reload(daemon))
+    assert (found["trigger"], found["ok"], found["applied"]) == ("SIGHUP", True, [])
+    done = daemon.client("reload")
+    assert (done.returncode, done.stdout) == (0, "nothing has changed\n")
+    assert last_reload(daemon)["trigger"] == "command"
+
+
+def test_reload_answers_for_each_key(start: Start) -> None:
+    daemon = start(warm=0)
+    text = daemon.config.read_text()
+    text = text.replace(OLD, NEW).replace("[daemon]", '[daemon]\nendpoint = "ipc:///tmp/other/d"')
+    daemon.config.write_text(text)
+    answer = daemon.json("reload")
+    # The watcher may have been first: then there was nothing left to do.
+    answers = [answer, last_reload(daemon)]
+    assert {
+        "ok": True,
+        "applied": ["upstream.deepseek.generation.max_tokens"],
+        "needs_restart": ["daemon.endpoint"],
+        "rejected": [],
+    } in [{k: a[k] for k in ("ok", "applied", "needs_restart", "rejected")} for a in answers]
+    # What needs a restart does not look as if it had been applied, now or later.
+    assert shown(daemon, "daemon.endpoint") != "ipc:///tmp/other/d"
+    assert shown(daemon, "upstream.deepseek.generation.max_tokens") == 3
+    again = daemon.json("reload")
+    assert (again["applied"], again["needs_restart"]) == ([], ["daemon.endpoint"])
+    assert daemon.ask(m.Status())["endpoint"] == daemon.endpoint
+
+
+BAD = {
+    "half written": (lambda text: text[: text.index("max_tokens") + 5], "", "TOML"),
+    "empty": (lambda _text: "", "config_version", "missing"),
+    "unknown key": (
+        lambda text: text.replace(OLD, "max_token = 3"),
+        "upstream.deepseek.generation.max_token",
+        "unknown",
+    ),
+    "wrong type": (
+        lambda text: text.replace(OLD, 'max_tokens = "3"'),
+        "upstream.deepseek.generation.max_tokens",
+        "",
+    ),
+    "no key": (
+        lambda text: text.replace("DEEPSEEK_API_KEY", "NO_SUCH_VARIABLE"),
+        "upstream.deepseek.api_key_env",
+        "NO_SUCH_VARIABLE is not set",
+    ),
+    "not UTF-8": (lambda text: text + "# \udcff", "", "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_changes_nothing_and_mending_it_works(start: Start, kind: str) -> None:
+    daemon = start(warm=1)
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
+    before = daemon.ask(m.ShowConfig())
+    text = daemon.config.read_text()
+    spoil, key, words = BAD[kind]
+    # Something good in it as well: it is all or nothing.
+    bad = spoil(text).replace("warm = 1", "warm = 5")
+    daemon.config.write_bytes(bad.encode("utf-8", "surrogateescape"))
+    found = wait_until(lambda: (r := last_reload(daemon)) and not r["ok"] and r)
+    (problem,) = [p for p in found["rejected"] if p["key"] == key][:1]
+    assert words in problem["message"]
+    assert daemon.ask(m.ShowConfig()) == before
+    assert tokens(daemon) > 3
+    asked = daemon.client("reload")
+    assert asked.returncode == 78
+    assert f"rejected       {key}" in asked.stdout
+    status = daemon.client("status")
+    assert "REFUSED" in status.stdout
+    daemon.config.write_text(text.replace(OLD, NEW))
+    wait_until(lambda: last_reload(daemon)["ok"])
+    assert tokens(daemon) == 3
+    assert daemon.ask(m.Stats())["closed"] == {}  # the sessions lived through all of it
+
+
+def test_a_file_that_is_gone_for_a_moment_is_found_again(start: Start) -> None:
+    daemon = start(warm=0)
+    text = daemon.config.read_text()
+    daemon.config.unlink()
+    wait_until(lambda: (r := last_reload(daemon)) and not r["ok"])
+    assert tokens(daemon) > 3
+    daemon.config.write_text(text.replace(OLD, NEW))
+    wait_until(lambda: last_reload(daemon)["ok"])
+    assert tokens(daemon) == 3
+
+
+def test_a_storm_of_changes_ends_with_the_last_one(start: Start) -> None:
+    daemon = start(warm=0)
+    text = daemon.config.read_text()
+    for n in range(1, 60):
+        change = by_writing if n % 2 else by_renaming
+        change(daemon.config, text.replace(OLD, f"max_tokens = {n}") if n % 7 else "x = ")
+    key = "upstream.deepseek.generation.max_tokens"
+    wait_until(lambda: shown(daemon, key) == 59)
+    assert last_reload(daemon)["ok"]
+
+
+def test_reading_the_file_is_no_change(start: Start) -> None:
+    daemon = start(warm=0)
+    for _ in range(20):
+        daemon.config.read_text()
+    os.utime(daemon.config)
+    daemon.edit(OLD, NEW)
+    daemon.wait_for("config.reloaded")
+    assert len(daemon.lines("config.")) == 1
+
+
+def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
+    start: Start, standin: Standin, tmp_path: Path
+) -> None:
+    standin.set_scenario(SHORT)
+    file = tmp_path / "key"
+    file.write_text("sk-first-0123456789")
+    file.chmod(0o600)
+    daemon = start(warm=1)
+    text = daemon.config.read_text()
+    assert text.count('api_key_env = "DEEPSEEK_API_KEY"') == 1
+    daemon.write(text.replace('api_key_env = "DEEPSEEK_API_KEY"', f'api_key_file = "{file}"'))
+    daemon.wait_for("config.reloaded")
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
+    peer = daemon.peer()
+    peer.generate()
+    peer.receive_until(m.Delta)
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
+    before = daemon.ask(m.Stats())["closed"]["reconfigured"]
+
+    file.write_text("sk-invalid-0123456789")
+    daemon.wait_for("config.reloaded", 2)
+    assert daemon.ask(m.Stats())["closed"]["reconfigured"] == before + 1
+    assert last_reload(daemon)["applied"] == ["upstream.deepseek.api_key"]
+    other = daemon.peer()
+    other.generate()
+    assert other.error().code == "auth_failed"
+    outcome = peer.result()
+    assert outcome.usage is not None
+    assert outcome.usage.completion_tokens == 50
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["draining"] == 0)
+
+    file.unlink()  # a key that is missing is no reason to stop working with the last one
+    wait_until(lambda: not last_reload(daemon)["ok"])
+    file.write_text("sk-third-0123456789")
+    file.chmod(0o644)  # others can read it
+    wait_until(lambda: "chmod 600" in str(last_reload(daemon)["rejected"]))
+    file.chmod(0o600)  # is all that it takes to mend it
+    wait_until(lambda: last_reload(daemon)["ok"])
+    other.generate()
+    assert other.result().finish_reason == "stop"
+
+
+def test_a_key_in_an_env_file_is_watched(start: Start, tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_text("OTHER_KEY=sk-first-0123456789\n")
+    env.chmod(0o600)
+    with Scripted() as api:
+        daemon = start(base_url=api.url, warm=0)
+        daemon.edit(
+            'api_key_env = "DEEPSEEK_API_KEY"', f'api_key_env = "OTHER_KEY"\nenv_file = "{env}"'
+        )
+        daemon.wait_for("config.reloaded")
+        peer = daemon.peer()
+        peer.generate()
+        peer.result()
+        env.write_text("OTHER_KEY=sk-second-0123456789\n")
+        daemon.wait_for("config.reloaded", 2)
+        peer.generate()
+        peer.result()
+        keys = [received.headers["authorization"] for received in api.received]
+    assert keys == ["Bearer sk-first-0123456789", "Bearer sk-second-0123456789"]
+
+
+def test_what_runs_goes_on_at_the_old_address(start: Start, standin: Standin) -> None:
+    standin.set_scenario(SHORT)
+    with Scripted() as other:
+        daemon = start(warm=1)
+        peer = daemon.peer()
+        peer.generate()
+        peer.receive_until(m.Delta)
+        daemon.edit(f'base_url = "{standin.url}"', f'base_url = "{other.url}"')
+        daemon.wait_for("config.reloaded")
+        second = daemon.peer()
+        second.generate()
+        assert second.result().content == "fine"
+        assert peer.result().finish_reason == "stop"
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+    assert standin.counts()["generations_cut_short"] == 0
+
+
+def upstream(name: str, url: str, ca_file: str | None = None) -> str:
+    ca = f'ca_file = "{ca_file}"\n' if ca_file else ""
+    return f"""[upstream.{name}]
+base_url = "{url}"
+api_key_env = "DEEPSEEK_API_KEY"
+{ca}generation = {{model = "m", max_tokens = 9, temperature = 0, thinking = "disabled"}}
+pool.warm = 1
+"""
+
+
+def test_an_upstream_comes_and_goes_while_a_request_on_it_runs(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(SHORT)
+    with Scripted() as first:
+        daemon = start(base_url=first.url, warm=0)
+        peer = daemon.peer()
+        asked = chat("steel", model="deepseek-flash", max_tokens=40)
+        peer.send(m.Generate(chat=asked, upstream="second"))
+        assert "no upstream 'second'" in peer.error().message
+        text = daemon.config.read_text()
+        daemon.write(text + upstream("second", standin.url, standin.ca_file))
+        daemon.wait_for("config.reloaded")
+        assert last_reload(daemon)["applied"] == ["upstream.second"]
+        standin.wait_for("connection_opened")  # its warm target counts from now on
+        peer.send(m.Generate(chat=asked, upstream="second"))
+        peer.receive_until(m.Delta)
+        total = daemon.ask(m.Stats())["requests"]["total"]
+        daemon.write(text)
+        daemon.wait_for("config.reloaded", 2)
+        outcome = peer.result()
+        assert outcome.usage is not None
+        assert outcome.usage.completion_tokens == 40
+        peer.send(m.Generate(chat=asked, upstream="second"))
+        assert "no upstream 'second'" in peer.error().message
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+        stats = daemon.ask(m.Stats())
+        assert stats["requests"]["total"] >= total + 1  # what was counted stays counted
+        peer.generate()
+        assert peer.result().content == "fine"
+
+
+def test_requests_queued_at_an_upstream_that_goes_are_still_served(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(SHORT)
+    with Scripted() as first:
+        more = upstream("second", standin.url, standin.ca_file)
+        daemon = start(
+            base_url=first.url, warm=0, extra=f"{more}limits.concurrency.deepseek-flash = 1"
+        )
+        text = daemon.config.read_text()
+        peer = daemon.peer()
+        asked = chat("steel", model="deepseek-v4-pro", max_tokens=20)
+        for n in range(3):
+            peer.send(m.Generate(chat=asked, upstream="second"), b"%d" % n)
+        peer.receive_until(m.Delta)
+        daemon.write(text[: text.index("[upstream.second]")])
+        daemon.wait_for("config.reloaded")
+        assert all(isinstance(last, m.Result) for last in peer.outcomes(3).values())
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+
+
+def test_the_first_upstream_of_the_file_is_the_one_that_is_meant(start: Start) -> None:
+    with Scripted() as one, Scripted() as two:
+        daemon = start(base_url=one.url, warm=0, extra=upstream("two", two.url))
+        text = daemon.config.read_text()
+        peer = daemon.peer()
+        peer.generate()
+        peer.result()
+        assert (len(one.received), len(two.received)) == (1, 0)
+        cut = text.index("[upstream.deepseek]")
+        also = text.index("[upstream.two]")
+        daemon.write(text[:cut] + text[also:] + text[cut:also])
+        daemon.wait_for("config.reloaded")
+        assert last_reload(daemon)["applied"] == ["upstream"]
+        peer.generate()
+        peer.result()
+        assert (len(one.received), len(two.received)) == (1, 1)
+
+
+def test_a_pool_that_shrinks_lets_go_of_nothing_that_runs(start: Start, standin: Standin) -> None:
+    standin.set_scenario(SHORT)
+    daemon = start(warm=0, pool="max_sessions = 50")
+    peer = daemon.peer()
+    for n in range(4):
+        peer.generate(request_id=b"%d" % n)
+    standin.wait_for("first_token", 4)
+    daemon.edit("max_sessions = 50", "max_sessions = 1")
+    daemon.wait_for("config.reloaded")
+    peer.generate(request_id=b"later")
+    ended = peer.outcomes(5)
+    assert all(isinstance(last, m.Result) for last in ended.values())
+    assert ANY_KEY not in daemon.log
