@@ -70,14 +70,7 @@ def check_folder(endpoint: str) -> None:
 def probe(endpoint: str) -> None:
     """Raise unless something listens at the endpoint; never blocks."""
     path = paths.socket_path(endpoint)
-    plain = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        # A full backlog makes a blocking connect() wait; without blocking it is EAGAIN, which
-        # means that something listens and is busy.
-        plain.setblocking(False)
-        code = plain.connect_ex(path)
-    finally:
-        plain.close()
+    code = _connect(path)
     if code in (0, errno.EAGAIN):
         return
     if code == errno.ENOENT:
@@ -93,6 +86,22 @@ def probe(endpoint: str) -> None:
             hint="correct --endpoint or ZBEAM_ENDPOINT",
         )
     raise ZbeamError("daemon_unavailable", f"cannot connect to {path}: {os.strerror(code)}")
+
+
+def abandoned(endpoint: str) -> bool:
+    """Tell whether the socket is there and its daemon is not; never blocks."""
+    return _connect(paths.socket_path(endpoint)) == errno.ECONNREFUSED
+
+
+def _connect(path: str) -> int:
+    plain = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        # A full backlog makes a blocking connect() wait; without blocking it is EAGAIN, which
+        # means that something listens and is busy.
+        plain.setblocking(False)
+        return plain.connect_ex(path)
+    finally:
+        plain.close()
 
 
 def _access_hint(path: str) -> str:

@@ -4,77 +4,125 @@ Two kinds of silence:
 
 - Before a request is accepted, and for views and admin calls, nothing is promised: after
   ``ASK_S`` the daemon is pinged, and after another ``ASK_S`` without any message it hangs.
-- Once accepted, a request hears something at least every ``HEARTBEAT_S``. A little later than
-  that the daemon is asked, after four times that the request is given up. A pong alone does
-  not count for the request: a daemon that was started again answers pings and knows nothing
-  of it.
+- Once accepted, a request hears something at least every ``HEARTBEAT_S``. Each ``LOOK_S`` of
+  silence the client looks whether anybody listens at all, which finds a killed daemon. A little
+  later than the heartbeat the daemon is asked, after four times that the request is given up. A
+  pong alone does not count for the request: a daemon that was started again answers pings and
+  knows nothing of it.
 
 The deadline is the daemon's to keep, since it can explain what was waited for; the client
 steps in ``GRACE_S`` later.
+
+And how far a request got, should the daemon go: see ``Stage`` and ``never_started``.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from zbeam_shared.messages import HEARTBEAT_S
+from zbeam_shared.messages import HEARTBEAT_S, Accepted, Pong, Progress
+from zbeam_shared.record import Record
 
 ASK_S = 1.0
+LOOK_S = HEARTBEAT_S / 2
 LATE_S = 1.25 * HEARTBEAT_S
 GIVE_UP_S = 4 * HEARTBEAT_S
 GRACE_S = 0.5
 
-Action = Literal["wait", "ask", "hung", "lost", "deadline"]
+KEPT_S = 3 * HEARTBEAT_S
+"""A daemon drops a client that was silent for so long (we may have been suspended), and what it
+had to say after that we did not hear."""
+CLOCK_SLACK_S = 0.5
+"""How much the daemon's age and our waiting may differ by where each begins to count."""
+
+Action = Literal["wait", "look", "ask", "hung", "lost", "deadline"]
+Stage = Literal["sent", "queued", "started"]
+"""Queued is a request that was accepted into the queue and heard of nothing else since: the
+daemon says when its turn comes, before anything goes upstream."""
 
 
 class Liveness:
-    """What one call has heard from the daemon, and when; all times are monotonic seconds."""
+    """What one call has heard from the daemon, and when; all times are monotonic seconds.
+
+    ``accept_due`` is to be set for a request that the daemon accepts, or refuses, before it
+    answers anything that was sent later.
+    """
 
     def __init__(self, now: float, deadline: float | None) -> None:
         self.deadline = deadline
         self.started = now
-        self.accepted = False
+        self.stage: Stage = "sent"
+        self.accept_due = False
         self._heard = now
+        self._looked = now
         self._asked: float | None = None
         self._pong: float | None = None
 
-    def message(self, now: float) -> None:
-        """Note a message for this call."""
-        self._heard = now
+    def sign(self, now: float) -> None:
+        """Note a sign of life that is meant for this call."""
+        self._heard = self._looked = now
         self._asked = self._pong = None
 
-    def accept(self) -> None:
-        """Note that from now on heartbeats are promised."""
-        self.accepted = True
+    def hear(self, message: Record, now: float) -> None:
+        """Note a message for this call."""
+        self.sign(now)
+        if isinstance(message, Accepted):
+            self.stage = "queued" if message.position > 0 else "started"
+        elif self.stage == "queued" and not (
+            isinstance(message, Progress) and message.waiting_for == "slot"
+        ):
+            self.stage = "started"
 
     def pong(self, now: float) -> None:
         """Note the answer to a ping."""
-        if self.accepted:
-            self._pong = now
+        if self.stage == "sent":
+            self.sign(now)
         else:
-            self.message(now)
+            self._pong = now
+
+    def looked(self, now: float) -> None:
+        """Note that the daemon listens."""
+        self._looked = now
 
     def asked(self, now: float) -> None:
         """Note that a ping was sent."""
-        self._asked = now
+        self._asked = self._looked = now
+
+    def restarted(self, pong: Pong, now: float) -> bool:
+        """Tell whether the daemon that answers is another one than the call was sent to."""
+        if not pong.pid:
+            return False
+        waiting = now - self.started
+        if self.accept_due and self.stage == "sent":
+            # This one has not got the request; whether it was there in time is then enough.
+            return pong.uptime_s < waiting + CLOCK_SLACK_S
+        return pong.uptime_s + CLOCK_SLACK_S < waiting
+
+    def never_started(self, now: float) -> bool:
+        """Tell whether nothing of the request can have reached the upstream."""
+        return self.stage == "sent" or (self.stage == "queued" and now - self._heard < KEPT_S)
 
     def decide(self, now: float) -> tuple[Action, float]:
         """Return what to do, and for "wait" for how many seconds at most."""
         if self.deadline is not None and now >= self.deadline + GRACE_S:
             return "deadline", 0.0
-        if self.accepted:
-            give_up = self._heard + GIVE_UP_S
-            ask = self._heard + LATE_S
-            verdict: Action = "hung" if self._pong is None else "lost"
-        else:
+        verdict: Action = "hung"
+        if self.stage == "sent":
             give_up = float("inf") if self._asked is None else self._asked + ASK_S
             ask = self._heard + ASK_S
-            verdict = "hung"
+            look = float("inf")
+        else:
+            give_up = self._heard + GIVE_UP_S
+            ask = self._heard + LATE_S
+            look = self._looked + LOOK_S
+            verdict = "hung" if self._pong is None else "lost"
         if now >= give_up:
             return verdict, 0.0
         if self._asked is None and now >= ask:
             return "ask", 0.0
-        until = give_up if self._asked is not None else ask
+        if now >= look:
+            return "look", 0.0
+        until = min(look, ask if self._asked is None else give_up)
         if self.deadline is not None:
             until = min(until, self.deadline + GRACE_S)
         return "wait", until - now

@@ -1,4 +1,4 @@
-"""A streamed answer: an iterator of deltas that is closed exactly once.
+"""A generation, and the streamed answer: an iterator of deltas that is closed exactly once.
 
 Leaving it early, in whichever way, cancels the request: an abandoned generation costs money
 and a place in the account's limit until its end.
@@ -7,19 +7,23 @@ and a place in the account's limit until its end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from zbeam_client.channel import Channel
+from zbeam_client.channel import Channel, DaemonGoneError, run
 from zbeam_client.request import GenerationResponse, response_from
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.messages import Credit, Delta, Error, Outcome, Progress, Result
-from zbeam_shared.record import JsonMap, JsonValue
+from zbeam_shared.messages import Credit, Delta, Error, Generate, Outcome, Progress, Result
+from zbeam_shared.record import JsonMap, JsonValue, Record
+
+if TYPE_CHECKING:
+    from zbeam_client.base import BaseClient
 
 CREDIT_BATCH = 32
 """Deltas read before they are granted anew: half of the first credit, so that it never ends
 for a client that reads, and one message in 32 is enough."""
+RESENDS = 5
+"""A request that was never started is sent again so often: it may be what ends the daemons."""
 
 
 class StreamDelta:
@@ -57,7 +61,146 @@ class StreamDelta:
         return f"StreamDelta({self.raw!r})"
 
 
-class Stream:
+class Generation:
+    """One request as it is carried out: sent, listened to, sent again where nothing is risked.
+
+    ``ready`` holds the deltas that nobody has taken yet.
+    """
+
+    def __init__(self, client: BaseClient, message: Generate, deadline: float | None) -> None:
+        self.ready: list[JsonMap] = []
+        self.progress: Progress | None = None
+        self.result: GenerationResponse | None = None
+        self.request_id = ""
+        self.deadline = deadline
+        self._client = client
+        self._message = message
+        self._channel: Channel | None = None
+        self._ended = False
+        self._begun = time.monotonic()
+        self._sent = 0
+        self._unpaid = 0
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+
+    async def begin(self) -> None:
+        """Find the daemon, or start one, and send the request. Raises ``ZbeamError``."""
+        try:
+            self._send_to(await self._client.find(self.deadline))
+        except BaseException:
+            self.close()
+            raise
+
+    async def read(self) -> bool:
+        """Wait until there are deltas; False at the end. Raises ``ZbeamError``."""
+        try:
+            while not (self.ready or self._ended):
+                await self._read_message()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, ZbeamError) and error.outcome is None:
+                error.outcome = self._arrived()
+            raise
+        return bool(self.ready)
+
+    def close(self) -> None:
+        """Cancel the request unless it has ended. May be called more than once."""
+        self._end(cancel=True)
+
+    def _send_to(self, endpoint: str) -> None:
+        channel = self._client.open_channel(endpoint, self.deadline)
+        self._channel = channel
+        self.request_id = channel.name
+        self._unpaid = 0
+        self._sent += 1
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        channel.send(self._message.replace(deadline_s=left))
+
+    async def _read_message(self) -> None:
+        channel = self._channel
+        if channel is None or channel.closed:  # with its client
+            self._ended = True
+            return
+        try:
+            if self._unpaid >= CREDIT_BATCH:
+                channel.send(Credit(n=self._unpaid))
+                self._unpaid = 0
+            self._take(await channel.receive())
+        except DaemonGoneError as gone:
+            self._client.release(channel)
+            channel.close()
+            if not gone.repeatable or self._sent > RESENDS:
+                raise
+            from zbeam_client import recovery
+
+            self._send_to(await recovery.wait_for_daemon(self._client, gone, self.deadline))
+
+    def _take(self, message: Record) -> None:
+        assert self._channel is not None
+        if isinstance(message, Delta):
+            self._unpaid += 1
+            for delta in message.deltas:
+                if isinstance(delta, dict):
+                    self.ready.append(delta)
+                    piece = StreamDelta(delta)
+                    self._content.append(piece.content)
+                    self._reasoning.append(piece.reasoning_content)
+        elif isinstance(message, Progress):
+            self.progress = message
+        elif isinstance(message, Result):
+            self.result = response_from(
+                message.outcome,
+                request_id=self.request_id,
+                seconds=time.monotonic() - self._begun,
+            )
+            self._end()
+        elif isinstance(message, Error):
+            if message.code == "daemon_unavailable":  # so says a daemon that is being stopped
+                gone = self._channel.gone("was stopped", leaving=True)
+                gone.outcome = message.outcome
+                raise gone
+            self._end()
+            raise error_from(message)
+
+    def _end(self, *, cancel: bool = False) -> None:
+        self._ended = True
+        if self._channel is not None and not self._channel.closed:
+            self._channel.close(cancel=cancel)
+            self._client.release(self._channel)
+
+    def _arrived(self) -> Outcome:
+        return Outcome(content="".join(self._content), reasoning="".join(self._reasoning))
+
+
+class StreamView:
+    """What a stream tells of itself, apart from its deltas."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    @property
+    def request_id(self) -> str:
+        """The id under which the daemon knows this request; "" before it has been sent."""
+        return self._generation.request_id
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the daemon last said that the request waits for."""
+        return self._generation.progress
+
+    @property
+    def result(self) -> GenerationResponse:
+        """The whole answer; raises ``RuntimeError`` before the end has been read."""
+        if self._generation.result is None:
+            raise RuntimeError("the stream has not been read to its end")
+        return self._generation.result
+
+    def __del__(self) -> None:
+        if hasattr(self, "_generation"):
+            self._generation.close()
+
+
+class Stream(StreamView):
     """Iterate over it for the deltas; afterwards ``result`` is the whole answer.
 
     A failure is raised as ``ZbeamError`` from the iteration; its ``outcome`` holds what had
@@ -65,48 +208,18 @@ class Stream:
     One thread at a time.
     """
 
-    def __init__(self, channel: Channel, release: Callable[[Channel], None]) -> None:
-        self._channel = channel
-        self._release = release
-        self._begun = time.monotonic()
-        self._ready: list[JsonValue] = []
-        self._unpaid = 0
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._result: GenerationResponse | None = None
-        self.progress: Progress | None = None
-
-    @property
-    def request_id(self) -> str:
-        """The id under which the daemon knows this request."""
-        return self._channel.name
-
-    @property
-    def result(self) -> GenerationResponse:
-        """The whole answer; raises ``RuntimeError`` before the end has been read."""
-        if self._result is None:
-            raise RuntimeError("the stream has not been read to its end")
-        return self._result
-
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> StreamDelta:
-        if not self._ready:
-            try:
-                self._read()
-            except BaseException as error:
-                self.close()
-                if isinstance(error, ZbeamError) and error.outcome is None:
-                    error.outcome = self._arrived()
-                raise
-        return StreamDelta(self._ready.pop(0))
+        generation = self._generation
+        if not generation.ready and not run(generation.read()):
+            raise StopIteration
+        return StreamDelta(generation.ready.pop(0))
 
     def close(self) -> None:
         """Cancel the request unless it has ended. May be called more than once."""
-        if not self._channel.closed:
-            self._channel.close(cancel=True)
-            self._release(self._channel)
+        self._generation.close()
 
     def __enter__(self) -> Self:
         return self
@@ -118,51 +231,6 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_channel"):
-            self.close()
-
-    def _read(self) -> None:
-        """Wait until there are deltas; raises ``StopIteration`` at the end."""
-        while not self._ready:
-            if self._channel.closed:
-                raise StopIteration
-            if self._unpaid >= CREDIT_BATCH:
-                self._channel.send(Credit(n=self._unpaid))
-                self._unpaid = 0
-            message = self._channel.receive()
-            if isinstance(message, Delta):
-                self._unpaid += 1
-                self._keep(message.deltas)
-            elif isinstance(message, Progress):
-                self.progress = message
-            elif isinstance(message, Result):
-                self._end()
-                self._result = response_from(
-                    message.outcome, request_id=self.request_id, seconds=self._seconds()
-                )
-            elif isinstance(message, Error):
-                self._end()
-                raise error_from(message)
-
-    def _keep(self, deltas: list[JsonValue]) -> None:
-        for delta in deltas:
-            if isinstance(delta, dict):
-                self._ready.append(delta)
-                piece = StreamDelta(delta)
-                self._content.append(piece.content)
-                self._reasoning.append(piece.reasoning_content)
-
-    def _end(self) -> None:
-        self._channel.close()
-        self._release(self._channel)
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._begun
-
-    def _arrived(self) -> Outcome:
-        return Outcome(content="".join(self._content), reasoning="".join(self._reasoning))
 
 
 def error_from(message: Error) -> ZbeamError:

@@ -12,7 +12,7 @@ import msgspec
 
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Usage
-from zbeam_shared.record import JsonMap
+from zbeam_shared.record import MAX_DEPTH, JsonMap
 
 TEXTS = ("content", "reasoning_content")
 _DONE = b"[DONE]"
@@ -33,6 +33,7 @@ class Answer:
         self.extra: JsonMap = {}
         self.tool_calls: list[JsonMap] = []
         self.logprobs: JsonMap = {}
+        self.size = 0  # see size_of
         self.done = False  # [DONE] was seen, or a whole body was read
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -50,7 +51,8 @@ class Answer:
     @property
     def empty(self) -> bool:
         """Whether nothing has arrived that a reader could use."""
-        return not (any(self._content) or any(self._reasoning) or self.tool_calls)
+        other = self.extra.get("message")  # a refusal, say
+        return not (any(self._content) or any(self._reasoning) or self.tool_calls or other)
 
     def add_event(self, data: bytes) -> JsonMap | None:
         """Take the data of one event; returns the delta to pass on, None if it holds none.
@@ -112,7 +114,7 @@ class Answer:
             if chunk.get("usage") is not None:
                 self._add_usage(chunk["usage"])
             for name in chunk.keys() - _MODELLED:
-                self.extra[name] = chunk[name]
+                self.extra[name] = _sendable(chunk[name])
             choices = chunk["choices"]
             if not choices:
                 return None
@@ -120,19 +122,22 @@ class Answer:
             if choice.get("finish_reason") is not None:
                 self.finish_reason = choice["finish_reason"] + ""
             for name in choice.keys() - _CHOICE_MODELLED:
-                self.extra.setdefault("choice", {})[name] = choice[name]
+                self.extra.setdefault("choice", {})[name] = _sendable(choice[name])
             delta = {name: v for name, v in choice[key].items() if v is not None and v != ""}
             delta.pop("role", None)
             if choice.get("logprobs") is not None:
                 delta["logprobs"] = choice["logprobs"]
             if delta:
                 self._add_delta(delta)
+                self.size += size_of(delta)
             return delta or None
         except (LookupError, TypeError, AttributeError, ValueError):
             raise bad_response("an event has not the shape of a chat chunk", data) from None
 
     def _add_delta(self, delta: JsonMap) -> None:
         for name, value in delta.items():
+            if type(value) is not str:
+                _sendable(value)
             if name == "content":
                 self._content.append(value + "")
             elif name == "reasoning_content":
@@ -166,7 +171,7 @@ class Answer:
 
     def _add_usage(self, usage: JsonMap) -> None:
         self.usage = read_usage(usage)
-        more = {name: usage[name] for name in usage.keys() - _USAGE_MODELLED}
+        more = {name: _sendable(usage[name]) for name in usage.keys() - _USAGE_MODELLED}
         if more:
             self.extra["usage"] = more
 
@@ -195,6 +200,25 @@ def size_of(value: Any) -> int:
     return 8
 
 
+def _sendable(value: Any, depth: int = 4) -> Any:
+    """Return a value that the wire can carry; raises ``ValueError`` for any other.
+
+    ``depth`` is the level at which it will stand in a message.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if type(value) is int:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("a number of more than 64 bits")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _sendable(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _sendable(item, depth + 1)
+    return value
+
+
 def read_usage(usage: JsonMap) -> Usage:
     """Read the API's usage; an upstream that does not split the prompt has hit from its details.
 
@@ -203,7 +227,7 @@ def read_usage(usage: JsonMap) -> Usage:
 
     def count(name: str, default: int = 0) -> int:
         value = usage.get(name)
-        return default if value is None else int(value)
+        return default if value is None else int(_sendable(int(value)))
 
     prompt_details: Any = usage.get("prompt_tokens_details") or {}
     completion_details: Any = usage.get("completion_tokens_details") or {}

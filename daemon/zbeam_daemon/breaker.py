@@ -38,29 +38,30 @@ class Breaker:
         """Where it stands in the BREAKER table."""
         return self._machine.state
 
-    def admit(self, now: float) -> Refusal | None:
-        """Tell whether a request may go upstream; None lets it through."""
-        if self.state == "closed":
+    def refusal(self, now: float) -> Refusal | None:
+        """Tell why a request would not be let through now; None if it would."""
+        since = self._opened_at if self.state == "open" else self._probe_since
+        if self.state == "closed" or since is None:
             return None
-        if self.state == "open":
-            left = self._opened_at + self.cooldown_s - now
-            if left > 0:
-                return Refusal(self.cause, left)
-            self._machine.fire("cooldown")
-            self._probe_since = None
-        if self._probe_since is not None:
-            # The probe that never reports (cancelled, say) must not keep the breaker shut.
-            left = self._probe_since + self.cooldown_s - now
-            if left > 0:
-                return Refusal(self.cause, left)
-        self._probe_since = now
-        return None
+        # A probe that never reports (it was cancelled, say) must not keep the breaker shut.
+        left = since + self.cooldown_s - now
+        return Refusal(self.cause, left) if left > 0 else None
+
+    def admit(self, now: float) -> Refusal | None:
+        """Let a request through (None), as the probe if one is due, or tell why not."""
+        refusal = self.refusal(now)
+        if refusal is None and self.state != "closed":
+            if self.state == "open":
+                self._machine.fire("cooldown")
+            self._probe_since = now
+        return refusal
 
     def success(self) -> None:
         """Note that the upstream answered."""
         self._in_a_row = 0
         if self.state == "half_open":
             self._machine.fire("probe_ok")
+            self._probe_since = None
             self.cause = ""
 
     def failure(self, now: float, cause: str) -> None:
@@ -70,6 +71,7 @@ class Breaker:
         if self.state == "half_open":
             self._machine.fire("probe_fail")
             self._opened_at = now
+            self._probe_since = None
         elif self.state == "closed" and self._in_a_row >= self.failures:
             self._machine.fire("trip")
             self._opened_at = now

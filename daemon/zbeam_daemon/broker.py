@@ -18,7 +18,7 @@ from zbeam_daemon.answer import merge, size_of
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.gate import Ticket
-from zbeam_daemon.generation import Cancelled, Generation
+from zbeam_daemon.generation import Cancelled, Generation, breaker_error
 from zbeam_daemon.log import Log
 from zbeam_daemon.router import Router
 from zbeam_daemon.upstream import Upstream
@@ -109,12 +109,22 @@ class Broker:
         except ProtocolError as error:
             self.bad_messages += 1
             self._log.debug("message.bad", cause=error.message)
-            self._send_error(router, identity, error.request_id or b"?", error)
+            self._refuse(router, identity, error.request_id or b"?", error)
         except ZbeamError as error:
-            self._send_error(router, identity, request_id, error)
+            self._refuse(router, identity, request_id, error)
         except Exception as error:  # noqa: BLE001  one bad message must not end the receiving
             self._log.error("message.crashed", request=_shown(request_id), cause=repr(error))
             self._send_error(router, identity, request_id, _internal(error))
+
+    def _refuse(
+        self, router: Router, identity: bytes, request_id: bytes, error: ZbeamError
+    ) -> None:
+        """Answer a message that cannot be taken; an error always ends what has its id."""
+        request = self._peers.get((router, identity), {}).get(request_id)
+        if request is not None:
+            self._cancel(request, error)
+        else:
+            self._send_error(router, identity, request_id, error)
 
     def on_gone(self, router: Router, identity: bytes) -> None:
         """Cancel what a vanished client has open."""
@@ -187,6 +197,9 @@ class Broker:
             raise ZbeamError("bad_request", "a request with this id is still open")
         upstream = self.upstream(message.upstream)
         call = prepare(message.chat, upstream.settings)
+        refusal = upstream.breaker.refusal(time.monotonic())
+        if refusal is not None:
+            raise breaker_error(refusal)
         if message.deadline_s is not None and message.deadline_s <= 0:
             raise ZbeamError("deadline_exceeded", "the deadline had passed on arrival")
         generation = Generation(

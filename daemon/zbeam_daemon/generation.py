@@ -16,6 +16,7 @@ import gevent
 
 from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
+from zbeam_daemon.breaker import Refusal
 from zbeam_daemon.chat import Call
 from zbeam_daemon.clocks import Clocks
 from zbeam_daemon.prices import cost
@@ -44,6 +45,9 @@ END_GRACE_S = 1.0
 PACE_FROM_STREAMS = 24
 PACE_S_PER_STREAM = 40e-6
 PACE_S_MAX = 0.1
+
+_TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
+"""What the breaker counts against the upstream."""
 
 _random = random.Random()  # noqa: S311  jitter, not secrecy
 
@@ -286,16 +290,13 @@ class Generation:
     def _ask_breaker(self, now: float) -> None:
         refusal = self.upstream.breaker.admit(now)
         if refusal is not None:
-            raise ZbeamError(
-                "breaker_open",
-                f"the API is failing: {refusal.cause}",
-                hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
-            )
+            raise breaker_error(refusal)
 
     def _tell_breaker(self, error: ZbeamError | None, status: int | None) -> None:
-        if error is None or (status is not None and status < 500 and status != 200):
+        refused = status is not None and status < 500 and status != 200
+        if error is None or refused or error.code == "content_filter":
             self.upstream.breaker.success()  # a refusal is an answer too
-        elif error.code in ("upstream_unavailable", "stalled"):
+        elif error.code in _TROUBLE:
             self.upstream.breaker.failure(time.monotonic(), error.message)
 
     def _note_lease(self, lease: Lease, began: float) -> None:
@@ -344,6 +345,8 @@ class Generation:
                     delta = answer.add_event(data)
                     if delta is not None:
                         merge(deltas, delta)
+                if answer.size > BODY_LIMIT:
+                    raise bad_response(f"the answer is longer than {BODY_LIMIT:,} characters", b"")
                 if deltas:
                     self._pass_on(deltas)
                 paced = self._pace((now - read_at) / len(events), alarm)
@@ -428,6 +431,15 @@ class Generation:
                 if expired is not timer:
                     raise
                 raise _Stalled(f"the API stalled: {what}") from None
+
+
+def breaker_error(refusal: Refusal) -> ZbeamError:
+    """Explain that an upstream is not called at the moment: the last cause, the next try."""
+    return ZbeamError(
+        "breaker_open",
+        f"the API is failing: {refusal.cause}",
+        hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
+    )
 
 
 class _Stalled(Exception):

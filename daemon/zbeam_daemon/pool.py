@@ -98,6 +98,7 @@ class Pool:
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
         self._numbers = count(1) if numbers is None else numbers
         self._down = False
+        self._retired_for = "flushed"  # why sessions of an older generation go
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
     # ---- a request's way through ------------------------------------------------------------
@@ -137,11 +138,11 @@ class Pool:
         if self._down and session.state == CLOSED:
             return Closing(session, "shutdown")
         if session.state == "draining":
-            return self._close(session, "release", "flushed")
+            return self._close(session, "release", self._retired_for)
         self._fire(session, "release")
         session.idle_since = now
         if session.generation != self.generation:
-            return self._close(session, "evict", "flushed")
+            return self._close(session, "evict", self._retired_for)
         return None
 
     def broken(self, session: PooledSession, reason: str) -> Closing:
@@ -175,7 +176,7 @@ class Pool:
         session.warming = False
         session.idle_since = now
         if unwanted:
-            return self._close(session, "evict", "flushed")
+            return self._close(session, "evict", self._retired_for)
         return None
 
     def failed(self, session: PooledSession, reason: str, *, event: str = "fail") -> Closing:
@@ -193,7 +194,7 @@ class Pool:
         self._fire(session, "probe_ok")
         session.last_probe_at = session.idle_since = now
         if session.generation != self.generation:
-            return self._close(session, "evict", "flushed")
+            return self._close(session, "evict", self._retired_for)
         return None
 
     def begin_probe(self, now: float) -> PooledSession | None:
@@ -223,6 +224,7 @@ class Pool:
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
         """Retire every session; returns (those to close now, how many finish first)."""
         self.generation += 1
+        self._retired_for = reason
         self._claimable.clear()
         closing = [self._close(s, "evict", reason) for s in list(self._idle.values())]
         draining = 0
@@ -295,7 +297,7 @@ class Pool:
 
     def _expiry(self, session: PooledSession, now: float) -> str | None:
         if session.generation != self.generation:
-            return "flushed"
+            return self._retired_for
         if now >= session.expires_at:
             return "max_lifetime"
         if now - session.idle_since >= self.settings.idle_limit_s:

@@ -63,7 +63,7 @@ class Router:
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.BACKLOG, 4096)
         # Far above the limit that is answered with an error; beyond this libzmq hangs up.
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * MAX_BODY)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * MAX_BODY)
         # A client that was killed or stopped is noticed by libzmq itself, even when it is only
         # waiting; one that is alive and reads slowly is not, which is as it should be.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))

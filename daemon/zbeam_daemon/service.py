@@ -53,6 +53,8 @@ class Service:
         self._upstreams = {
             name: Upstream(settings, self._log) for name, settings in config.upstreams.items()
         }
+        self._retiring: list[Upstream] = []  # no longer configured, but with requests to finish
+        self._gone = views.Tally()  # what upstreams had counted that are no more
         self._broker = Broker(self._upstreams, self._log, call=self._answer, pong=self._pong)
         self._started_at = time.monotonic()
         self._loaded_at = _now()
@@ -108,7 +110,7 @@ class Service:
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
         ticker.kill()
-        for upstream in self._upstreams.values():
+        for upstream in self._all_upstreams():
             upstream.stop()
         for router in (main, admin):
             router.close()
@@ -224,7 +226,9 @@ class Service:
             if name not in self._upstreams
         }
         for name in [name for name in self._upstreams if name not in merged.upstreams]:
-            self._upstreams.pop(name).retire()
+            removed = self._upstreams.pop(name)
+            self._retiring.append(removed)
+            removed.retire(self._retired)
         for name, upstream in self._upstreams.items():
             upstream.apply(merged.upstreams[name], fresh.get(name))
             self._broker.admit_waiting(upstream)
@@ -240,6 +244,13 @@ class Service:
         report["applied"] = list(changes.applied)
         report["needs_restart"] = list(changes.needs_restart)
 
+    def _retired(self, upstream: Upstream) -> None:
+        self._retiring.remove(upstream)
+        self._gone.add(upstream)
+
+    def _all_upstreams(self) -> list[Upstream]:
+        return [*self._upstreams.values(), *self._retiring]
+
     # ---- views and admin calls --------------------------------------------------------------
 
     def _pong(self) -> m.Pong:
@@ -248,10 +259,11 @@ class Service:
 
     def _answer(self, message: Record) -> Any:
         """Answer a view or an admin call; raises ``ZbeamError``."""
-        upstreams = self._upstreams.values()
+        upstreams = self._all_upstreams()
         match message:
             case m.Stats():
-                return views.stats(upstreams, time.monotonic() - self._started_at)
+                uptime_s = time.monotonic() - self._started_at
+                return views.stats(self._gone.plus(upstreams), upstreams, uptime_s)
             case m.Info():
                 return [entry for upstream in upstreams for entry in upstream.describe()]
             case m.Status():
@@ -280,8 +292,8 @@ class Service:
         raise ZbeamError("bad_request", f"{type(message).__name__} is not a call")
 
     def _status(self) -> dict[str, Any]:
-        requests = views.stats(self._upstreams.values(), 0.0)["requests"]
-        gates = [upstream.gate for upstream in self._upstreams.values()]
+        upstreams = self._all_upstreams()
+        gates = [upstream.gate for upstream in upstreams]
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -297,7 +309,7 @@ class Service:
             "requests": {
                 "active": sum(gate.in_use for gate in gates),
                 "queued": sum(gate.queued for gate in gates),
-                **requests,
+                **self._gone.plus(upstreams).requests_view(),
             },
             "clients": self._broker.clients.most_active(20),
             "bad_messages": self._broker.bad_messages,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -106,14 +106,18 @@ class Upstream:
         for closing in self.pool.shutdown():
             self._carry_out(closing)
 
-    def retire(self) -> None:
+    def retire(self, on_end: Callable[[Upstream], None]) -> None:
         """Stop once the requests that it has are done (it was taken out of the configuration)."""
 
         def wait_and_stop() -> None:
             while self.gate.in_use or self.gate.queued:
                 gevent.sleep(SWEEP_S)
             self.stop()
+            on_end(self)
 
+        if self._keeper is not None:
+            self._keeper.kill()  # no more warm sessions
+        self.flush("removed")
         gevent.spawn(wait_and_stop)
 
     def apply(self, settings: UpstreamSettings, transport: Transport | None) -> None:
@@ -173,23 +177,23 @@ class Upstream:
                 self._carry_out(self.pool.broken(pooled, "stale"))
 
     def fetch(self, path: str) -> Any:
-        """GET a JSON view of the API on a pooled session; raises ``ZbeamError``."""
-        lease = None
+        """GET a JSON view of the API; raises ``ZbeamError``.
+
+        On a connection of its own: a view is answered while every session is busy, and does not
+        count as a use of the cache.
+        """
+        session = None
         try:
             with gevent.Timeout(VIEW_TIMEOUT_S):
-                lease = self.lease()
-                response = lease.session.request("GET", path)
+                session = Session.open(self.transport)
+                response = session.request("GET", path)
                 body = response.read_all(VIEW_LIMIT)
         except (ExchangeError, gevent.Timeout) as error:
-            if lease is not None:
-                lease.broken("view_failed")
             cause = error.cause if isinstance(error, ExchangeError) else "no answer in time"
             raise ZbeamError("upstream_unavailable", f"{path}: {cause}") from None
-        except BaseException:
-            if lease is not None:
-                lease.broken("cancelled")
-            raise
-        lease.release() if response.reusable else lease.broken("not_reusable")
+        finally:
+            if session is not None:
+                session.close()
         if response.status != 200:
             refusal = explain(response.status, body)
             refusal.message = self.settings.api_key.hidden_in(refusal.message)

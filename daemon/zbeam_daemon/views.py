@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from zbeam_daemon.upstream import Upstream
 
 
-def stats(upstreams: Iterable[Upstream], uptime_s: float) -> dict[str, Any]:
-    """Return the session cache's counters since the start, over all upstreams."""
-    hits = misses = stale = opened = 0
+@dataclass(slots=True)
+class Tally:
+    """Counters since the start, added up over upstreams.
+
+    Those of upstreams that were taken out of the configuration stay in: what counts up must
+    never go down.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stale_detected: int = 0
+    opened: int = 0
+    closed: Counter[str] = field(default_factory=Counter)
+    probes: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+
+    def add(self, upstream: Upstream) -> None:
+        """Add what an upstream has counted."""
+        self.hits += upstream.counters.hits
+        self.misses += upstream.counters.misses
+        self.stale_detected += upstream.counters.stale_detected
+        self.opened += upstream.pool.opened
+        self.closed.update(upstream.pool.closed)
+        self.probes.update(upstream.counters.probes)
+        self.requests.update(upstream.counters.requests)
+
+    def plus(self, upstreams: Iterable[Upstream]) -> Tally:
+        """Return the sum of this and what some upstreams have counted so far."""
+        total = copy.deepcopy(self)
+        for upstream in upstreams:
+            total.add(upstream)
+        return total
+
+    def requests_view(self) -> dict[str, int]:
+        """Return the number of requests that ended, and how."""
+        return {name: self.requests[name] for name in ("total", "ok", "failed")}
+
+
+def stats(tally: Tally, upstreams: Iterable[Upstream], uptime_s: float) -> dict[str, Any]:
+    """Return the session cache's counters since the start, and its sessions as they are now."""
     sessions: Counter[str] = Counter()
-    closed: Counter[str] = Counter()
-    probes: Counter[str] = Counter()
-    requests: Counter[str] = Counter()
     for upstream in upstreams:
-        hits += upstream.counters.hits
-        misses += upstream.counters.misses
-        stale += upstream.counters.stale_detected
-        opened += upstream.pool.opened
         sessions.update(upstream.pool.counts())
-        closed.update(upstream.pool.closed)
-        probes.update(upstream.counters.probes)
-        requests.update(upstream.counters.requests)
-    served = hits + misses
+    served = tally.hits + tally.misses
     return {
-        "hits": hits,
-        "misses": misses,
-        "hit_rate": round(hits / served, 4) if served else 0.0,
+        "hits": tally.hits,
+        "misses": tally.misses,
+        "hit_rate": round(tally.hits / served, 4) if served else 0.0,
         "sessions": dict(sessions),
-        "opened": opened,
-        "closed": dict(closed),
-        "probes": {"ok": probes["ok"], "failed": probes["failed"]},
-        "stale_detected": stale,
+        "opened": tally.opened,
+        "closed": dict(tally.closed),
+        "probes": {"ok": tally.probes["ok"], "failed": tally.probes["failed"]},
+        "stale_detected": tally.stale_detected,
         "uptime_s": round(uptime_s, 3),
-        "requests": {name: requests[name] for name in ("total", "ok", "failed")},
+        "requests": tally.requests_view(),
     }
 
 

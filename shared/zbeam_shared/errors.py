@@ -63,8 +63,9 @@ class ZbeamError(Exception):
 
     ``message`` says what happened, ``hint`` what to do about it ("" when there is nothing).
     ``http_status`` is the upstream's, when it answered at all. ``retryable`` says whether the
-    same call may work later; it follows the code unless it is given. ``outcome`` holds what is
-    known of a request that failed on its way (content that had arrived, attempts), else None.
+    same call may work later; ``exit_status`` is the command's. Both follow the code unless they are
+    given. ``outcome`` holds what is known of a request that failed on its way (content that had
+    arrived, attempts), else None.
     """
 
     outcome: Outcome | None = None
@@ -77,6 +78,7 @@ class ZbeamError(Exception):
         hint: str = "",
         http_status: int | None = None,
         retryable: bool | None = None,
+        exit_status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -85,7 +87,7 @@ class ZbeamError(Exception):
         self.http_status = http_status
         meaning = MEANINGS.get(code, MEANINGS["internal"])
         self.retryable = meaning.retryable if retryable is None else retryable
-        self.exit_status = meaning.exit_status
+        self.exit_status = meaning.exit_status if exit_status is None else exit_status
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

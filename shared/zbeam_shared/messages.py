@@ -35,7 +35,7 @@ class Attempt(Record):
 
 
 class SessionUse(Record):
-    """The session that served a request; ``reused`` means it was open before the request."""
+    """The session that served a request; ``reused`` means it was not opened for this request."""
 
     id: str
     age_s: float

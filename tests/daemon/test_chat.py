@@ -96,7 +96,7 @@ def test_fields_that_we_do_not_know_pass_through(
 @pytest.mark.parametrize(
     "messages",
     [
-        None, [], {}, "hi", ["hi"], [None], [{}], [{"role": "robot"}], [{"role": ["user"]}],
+        None, [], {}, "hi", ["hi"], [None], [{}], [{"role": ["user"]}],
         [{"role": {}}], [*ASK, {"content": "x"}],
     ],
     ids=repr,
@@ -108,7 +108,7 @@ def test_messages_of_the_wrong_shape_are_refused(
 
 
 def test_the_bad_message_is_named(refused: Callable[[dict[str, Any]], ZbeamError]) -> None:
-    error = refused({"messages": [*ASK, {"role": "bot"}]})
+    error = refused({"messages": [*ASK, {"role": 5}]})
     assert error.message.startswith("messages[1]")
     assert "assistant" in error.hint
     assert "messages" in refused({}).message
@@ -127,7 +127,7 @@ def test_a_retired_model_is_refused_with_those_that_are_served(
     assert "deepseek-flash" in refused({"messages": ASK, "model": "deepseek-chat"}).message
 
 
-@pytest.mark.parametrize("n", [0, 2, "1", None, [1]], ids=repr)
+@pytest.mark.parametrize("n", [0, 2, "1", [1]], ids=repr)
 def test_more_than_one_answer_is_refused(
     n: object, refused: Callable[[dict[str, Any]], ZbeamError]
 ) -> None:
