@@ -241,7 +241,7 @@ def test_a_flush_closes_idle_sessions_at_once_and_leased_ones_when_they_are_done
     pool.release(spare, 0.0)
     assert pool.flush("reconfigured") == ([Closing(spare, "reconfigured")], 1)
     assert busy.state == "draining"
-    assert pool.release(busy, 1.0) == Closing(busy, "flushed")
+    assert pool.release(busy, 1.0) == Closing(busy, "reconfigured"), "for the reason of its flush"
     assert pool.sessions == {}
     assert pool.closed == {"reconfigured": 1, "flushed": 1}
 
