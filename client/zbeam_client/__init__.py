@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from zbeam_client.aio import AsyncClient
     from zbeam_client.client import Client
     from zbeam_client.compat import PersistentAPIClientCache, create_api_client
     from zbeam_client.request import GenerationRequest, GenerationResponse
     from zbeam_shared.errors import ZbeamError
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "GenerationRequest",
     "GenerationResponse",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncClient": "zbeam_client.aio",
     "Client": "zbeam_client.client",
     "GenerationRequest": "zbeam_client.request",
     "GenerationResponse": "zbeam_client.request",

@@ -13,13 +13,12 @@ import time
 from typing import TYPE_CHECKING
 
 from zbeam_client import endpoint as endpoints
-from zbeam_shared import messages, paths
+from zbeam_client.client import Client
+from zbeam_shared import paths
 from zbeam_shared.errors import EXIT_CONFIG, ZbeamError
 
 if TYPE_CHECKING:
     import subprocess
-
-    from zbeam_client.client import Client
 
 START_S = 15.0
 """How long a daemon may take until it answers."""
@@ -32,7 +31,7 @@ _started: list[int] = []
 """Our daemons' process ids: one that ends before this process is reaped at the next start."""
 
 
-def start(client: Client, deadline: float | None) -> str:
+def start(deadline: float | None) -> str:
     """Start a daemon, or wait for one that is being started; returns its endpoint.
 
     Raises ``ZbeamError``: config_invalid with the daemon's own words, daemon_unavailable,
@@ -47,11 +46,11 @@ def start(client: Client, deadline: float | None) -> str:
     lock = _open_lock(f"{paths.socket_path(endpoint)}.start.lock")
     try:
         while not _locked(lock):
-            if _answers(client, endpoint):
+            if _answers(endpoint):
                 return endpoint
             _pause(patience, deadline, "another client is starting a daemon, and")
-        if not _answers(client, endpoint):
-            _launch_and_wait(client, endpoint, patience, deadline)
+        if not _answers(endpoint):
+            _launch_and_wait(endpoint, patience, deadline)
         return endpoint
     finally:
         os.close(lock)
@@ -63,9 +62,7 @@ def log_path() -> str:
     return f"{state}/zbeam/zbeamd.log"
 
 
-def _launch_and_wait(
-    client: Client, endpoint: str, patience: float, deadline: float | None
-) -> None:
+def _launch_and_wait(endpoint: str, patience: float, deadline: float | None) -> None:
     log, offset = log_path(), 0
     file = _open_log(log)
     try:
@@ -76,7 +73,7 @@ def _launch_and_wait(
     if sys.stderr is not None:
         print(f"zbeam-client: started zbeamd (pid {process.pid}, log {log})", file=sys.stderr)
     try:
-        while not _answers(client, endpoint):
+        while not _answers(endpoint):
             status = process.poll()
             if status is not None:
                 raise _died(status, log, offset)
@@ -125,12 +122,10 @@ def _reap() -> None:
             _started.remove(pid)
 
 
-def _answers(client: Client, endpoint: str) -> bool:
+def _answers(endpoint: str) -> bool:
     try:
-        endpoints.probe(endpoint)
-        with client.call_at(endpoint, messages.Ping(), None) as call:
-            call.channel.liveness.asked(time.monotonic())
-            call.answer(messages.Pong)
+        with Client(endpoint) as client:
+            client.ping()
     except ZbeamError as error:
         if error.code == "daemon_unavailable":
             return False

@@ -144,7 +144,7 @@ class Channel:
                 self.send(Pong())
             elif isinstance(message, Pong):
                 if self.liveness.restarted(message, now):
-                    raise self.gone("was started again")
+                    raise self.gone(f"the daemon at {self.endpoint} was started again")
                 self.liveness.pong(now)
                 if pong_wanted:
                     return message
@@ -171,7 +171,7 @@ class Channel:
     def gone(self, what: str, *, leaving: bool = False) -> DaemonGoneError:
         """Return the error for a daemon that went away; ``what`` tells how."""
         return DaemonGoneError(
-            f"the daemon at {self.endpoint} {what}",
+            what,
             self._fate(),
             endpoint=self.endpoint,
             repeatable=self._repeatable,
@@ -192,7 +192,7 @@ class Channel:
             if not self._is_listening(late=action == "ask"):
                 frames = await self._link.receive(LAST_WORDS_S)
                 if frames is None:
-                    raise self.gone("has gone away")
+                    raise self.gone(f"the daemon at {self.endpoint} has gone away")
                 return frames
             if action == "ask":
                 self.send(Ping())

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from zbeam_shared.messages import HEARTBEAT_S, Accepted, Pong, Progress
+from zbeam_shared.messages import HEARTBEAT_S, Accepted, Error, Pong, Progress
 from zbeam_shared.record import Record
 
 ASK_S = 1.0
@@ -69,7 +69,8 @@ class Liveness:
         if isinstance(message, Accepted):
             self.stage = "queued" if message.position > 0 else "started"
         elif self.stage == "queued" and not (
-            isinstance(message, Progress) and message.waiting_for == "slot"
+            isinstance(message, Error)
+            or (isinstance(message, Progress) and message.waiting_for == "slot")
         ):
             self.stage = "started"
 

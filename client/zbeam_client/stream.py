@@ -86,7 +86,7 @@ class Generation:
     async def begin(self) -> None:
         """Find the daemon, or start one, and send the request. Raises ``ZbeamError``."""
         try:
-            self._send_to(await self._client.find(self.deadline))
+            self._send_to(await self._client._find(self.deadline))
         except BaseException:
             self.close()
             raise
@@ -108,7 +108,7 @@ class Generation:
         self._end(cancel=True)
 
     def _send_to(self, endpoint: str) -> None:
-        channel = self._client.open_channel(endpoint, self.deadline)
+        channel = self._client._open_channel(endpoint, self.deadline)
         self._channel = channel
         self.request_id = channel.name
         self._unpaid = 0
@@ -127,7 +127,7 @@ class Generation:
                 self._unpaid = 0
             self._take(await channel.receive())
         except DaemonGoneError as gone:
-            self._client.release(channel)
+            self._client._release(channel)
             channel.close()
             if not gone.repeatable or self._sent > RESENDS:
                 raise
@@ -156,7 +156,7 @@ class Generation:
             self._end()
         elif isinstance(message, Error):
             if message.code == "daemon_unavailable":  # so says a daemon that is being stopped
-                gone = self._channel.gone("was stopped", leaving=True)
+                gone = self._channel.gone(message.message, leaving=True)
                 gone.outcome = message.outcome
                 raise gone
             self._end()
@@ -166,7 +166,7 @@ class Generation:
         self._ended = True
         if self._channel is not None and not self._channel.closed:
             self._channel.close(cancel=cancel)
-            self._client.release(self._channel)
+            self._client._release(self._channel)
 
     def _arrived(self) -> Outcome:
         return Outcome(content="".join(self._content), reasoning="".join(self._reasoning))

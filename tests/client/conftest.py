@@ -13,6 +13,8 @@ import pytest
 
 from support.command import Command
 from support.fake_daemon import FakeDaemon
+from support.standin import Standin
+from support.waiting import wait_until
 from zbeam_client import liveness
 
 
@@ -28,6 +30,21 @@ def place() -> Iterator[Path]:
 def daemon(place: Path) -> Iterator[FakeDaemon]:
     with FakeDaemon(place / "d.sock") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def _the_standin() -> Iterator[Standin]:
+    with Standin() as standin:
+        yield standin
+
+
+@pytest.fixture
+def standin(_the_standin: Standin) -> Standin:
+    """The stand-in: no scenario, no connections, nothing in its log and counts."""
+    _the_standin.set_scenario("")
+    wait_until(lambda: _the_standin.counts()["connections_open"] == 0)
+    _the_standin.forget()
+    return _the_standin
 
 
 @pytest.fixture
@@ -61,5 +78,6 @@ def command(environ: dict[str, str], daemon: FakeDaemon) -> Command:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, silence is noticed in a fraction of a second."""
     monkeypatch.setattr(liveness, "ASK_S", 0.1)
+    monkeypatch.setattr(liveness, "LOOK_S", 0.1)
     monkeypatch.setattr(liveness, "LATE_S", 0.15)
     monkeypatch.setattr(liveness, "GIVE_UP_S", 0.5)

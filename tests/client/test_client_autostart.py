@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.command import LIMIT_S, Command
+from support.waiting import wait_until
 
 FAKE = """
     import os, pathlib, signal, sys, threading
@@ -23,12 +24,21 @@ FAKE = """
         print("zbeamd: zbeam.toml: upstream.deepseek.base_url: missing", file=sys.stderr)
         print("zbeamd: zbeam.toml: pool.worm: unknown key", file=sys.stderr)
         sys.exit(int(os.environ["FAKE_EXIT"]))
-    from support.fake_daemon import FakeDaemon
+    from support.fake_daemon import FakeDaemon, send_all
+    from zbeam_shared.messages import Accepted, Error, Generate
 
     path = sys.argv[sys.argv.index("--endpoint") + 1].removeprefix("ipc://")
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    with FakeDaemon(path):
+    with FakeDaemon(path) as daemon:
+        first = len(open(os.environ["FAKE_STARTS"]).readlines()) == 1
+        if first and "FAKE_QUEUE" in os.environ:
+            daemon.on(Generate, send_all(Accepted(position=1)))
+        if first and "FAKE_STOP" in os.environ:
+            stop = Error(code="daemon_unavailable", message="the daemon was stopped")
+            daemon.on(Generate, send_all(Accepted(position=1), stop))
+            daemon.wait_for(Generate)
+            stopped.set()
         while not stopped.wait(0.1):
             pass
 """
@@ -127,6 +137,30 @@ def test_a_stale_socket_does_not_hinder(nobody: Command, starts: Starts, place: 
     assert len(starts.lines) == 2
 
 
+def test_a_daemon_that_is_killed_under_a_queued_request_is_started_again(
+    nobody: Command, starts: Starts
+) -> None:
+    nobody.environ["FAKE_QUEUE"] = "1"
+    client = nobody.start("generate", "Hi")
+    assert client.stderr is not None
+    assert b"started zbeamd" in client.stderr.readline()
+    os.kill(int(wait_until(lambda: starts.lines)[0][0]), signal.SIGKILL)
+    stdout, stderr = client.communicate(timeout=LIMIT_S)
+    assert (client.returncode, stdout) == (0, b"hello\n")
+    assert b"started zbeamd" in stderr
+    assert len(starts.lines) == 2
+
+
+def test_a_daemon_that_somebody_stopped_is_not_started_again(
+    nobody: Command, starts: Starts
+) -> None:
+    nobody.environ["FAKE_STOP"] = "1"
+    done = nobody("generate", "Hi", "--timeout", "1.5")
+    assert done.returncode == 69
+    assert b"still in its queue, and no daemon came back" in done.stderr
+    assert len(starts.lines) == 1
+
+
 def test_the_deadline_covers_the_start(nobody: Command, starts: Starts, place: Path) -> None:
     (place / "lib" / "zbeam_daemon" / "__main__.py").write_text(
         "import os, signal\n"
@@ -169,6 +203,31 @@ def test_a_relative_configuration_path_is_meant_from_here(
     nobody.environ["ZBEAM_CONFIG"] = "mine.toml"
     done = nobody("generate", "Hi", cwd=place)
     assert f"config {place}/mine.toml" in done.stderr.decode()
+
+
+def test_the_event_loop_runs_on_while_a_daemon_is_started(nobody: Command, starts: Starts) -> None:
+    program = """
+import asyncio, threading
+from zbeam_client import AsyncClient, autostart
+
+async def main():
+    real, here = autostart.start, threading.get_ident()
+    def start(deadline):
+        assert threading.get_ident() != here
+        # It ends only if the loop runs meanwhile.
+        assert asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "runs"), loop).result(10) == "runs"
+        return real(deadline)
+    loop, autostart.start = asyncio.get_running_loop(), start
+    async with AsyncClient() as client:
+        answers = await asyncio.gather(client.generate("Hi"), client.generate("Ho"))
+        print(*[answer.content for answer in answers])
+
+asyncio.run(main())
+"""
+    done = nobody(argv=[sys.executable, "-W", "error", "-c", program])
+    assert done.stdout == b"hello hello\n", done.stderr
+    assert b"Warning" not in done.stderr
+    assert len(starts.lines) == 1
 
 
 def test_the_library_starts_one_too(nobody: Command, starts: Starts) -> None:

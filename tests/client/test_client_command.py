@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 
 from support.command import Command
-from support.fake_daemon import SESSION, STATS, STATUS, FakeDaemon, reply, send_all, silent
+from support.fake_daemon import (
+    BALANCE,
+    SESSION,
+    STATS,
+    STATUS,
+    FakeDaemon,
+    reply,
+    send_all,
+    silent,
+)
 from zbeam_shared import __version__
 from zbeam_shared.messages import (
     Accepted,
+    Balance,
     Error,
     Generate,
     Info,
@@ -145,6 +155,22 @@ def test_drain_models_and_config(command: Command, daemon: FakeDaemon) -> None:
     assert out(command("config", "show")) == "pool.warm = 2  (default)\n"
     daemon.on(ShowConfig, reply([{"key": "k", "value": [1], "origin": "file"}]))
     assert json.loads(out(command("config", "show", "--json")))[0]["value"] == [1]
+
+
+def test_balance(command: Command, daemon: FakeDaemon) -> None:
+    done = command("balance", "--upstream", "u")
+    assert [line.split() for line in out(done).splitlines()] == [
+        ["CURRENCY", "TOTAL", "GRANTED", "TOPPED", "UP"],
+        ["USD", "110.00", "10.00", "100.00"],
+    ]
+    assert done.stderr == b""
+    assert daemon.messages(Balance) == [Balance(upstream="u")]
+    assert json.loads(out(command("balance", "--json"))) == BALANCE
+    daemon.on(Balance, reply({"is_available": False, "balance_infos": []}))
+    for args in (["balance"], ["balance", "--json"]):
+        done = command(*args)
+        assert done.returncode == 0
+        assert "does not suffice" in error_line(done)
 
 
 # ---- common options ---------------------------------------------------------------------------

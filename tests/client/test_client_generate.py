@@ -477,6 +477,6 @@ def test_the_daemon_vanishes_in_mid_stream(command: Command, daemon: FakeDaemon)
     assert process.stdout.read(6) == b"begun "
     daemon.stop()
     _, stderr = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 69
+    assert process.returncode == 75
     (line,) = stderr.decode().splitlines()
-    assert "gone away" in line and "may have been started" in line
+    assert "gone away" in line and "had been started and may have been billed" in line

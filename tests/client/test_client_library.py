@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from support.fake_daemon import STATS, FakeDaemon, Peer, answer, outcome, send_all, silent
-from zbeam_client import Client, GenerationRequest, ZbeamError, channel
-from zbeam_client.client import default_client_name
+from zbeam_client import Client, GenerationRequest, ZbeamError, liveness
+from zbeam_client.base import default_client_name
 from zbeam_client.stream import CREDIT_BATCH
 from zbeam_shared import wire
 from zbeam_shared.messages import (
     Accepted,
+    Balance,
     Cancel,
     Credit,
     Delta,
@@ -210,15 +211,28 @@ def test_a_slow_daemon_that_answers_pings_is_waited_for(daemon: FakeDaemon, clie
 
 
 @pytest.mark.usefixtures("impatient")
+def test_time_in_which_nobody_read_is_no_silence(daemon: FakeDaemon, client: Client) -> None:
+    """A reader that is busy for long finds what has come meanwhile, and no dead daemon."""
+    daemon.on(Generate, send_all(*ONE, Result(outcome=outcome("one "))))
+    with client.stream("Hi") as stream:
+        daemon.wait_for(Generate)
+        time.sleep(liveness.GIVE_UP_S)
+        assert [delta.content for delta in stream] == ["one "]
+    assert daemon.messages(Ping) == []
+
+
+@pytest.mark.usefixtures("impatient")
 def test_daemon_vanishing_in_mid_stream(daemon: FakeDaemon, client: Client) -> None:
     daemon.on(Generate, send_all(*ONE))
     with client.stream("Hi") as stream:
         next(stream)
         daemon.stop()
-        with pytest.raises(ZbeamError, match=r"gone away.*may have been started") as caught:
+        with pytest.raises(ZbeamError, match=r"gone away.*started and may have been") as caught:
             next(stream)
-    assert caught.value.code == "daemon_unavailable"
+    assert (caught.value.code, caught.value.exit_status) == ("daemon_unavailable", 75)
+    assert caught.value.retryable
     assert caught.value.outcome == Outcome(content="one ")
+    assert list(stream) == []
 
 
 @pytest.mark.usefixtures("impatient")
@@ -233,15 +247,15 @@ def test_a_daemon_started_again_does_not_know_the_request(
         Path(f"{daemon.path}.admin").unlink()
         with FakeDaemon(daemon.path), pytest.raises(ZbeamError) as caught:
             next(stream)
-    assert caught.value.code == "daemon_unavailable"
-    assert "no longer knows this request" in caught.value.message
+    assert (caught.value.code, caught.value.exit_status) == ("daemon_unavailable", 75)
+    assert "no longer knows this request; the request had been started" in caught.value.message
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_daemon_that_is_younger_than_the_request_is_found_out_at_once(
     daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(channel, "CLOCK_SLACK_S", 0.0)
+    monkeypatch.setattr(liveness, "CLOCK_SLACK_S", 0.0)
     daemon.on(Generate, send_all(*ONE))
     daemon.on(Ping, send_all(Pong(version="0.1.0", pid=8, uptime_s=0.0)))
     with client.stream("Hi") as stream:
@@ -318,6 +332,8 @@ def test_views_go_to_the_main_socket_and_changes_to_the_admin_socket(
     assert client.ping().pid == 7
     for view in (client.stats, client.info, client.status, client.models, client.config):
         view()
+    assert client.balance("other")["is_available"]
+    assert daemon.messages(Balance) == [Balance(upstream="other")]
     assert not any(peer.admin for peer, _ in daemon.received)
     daemon.received.clear()
     assert client.flush() == {"flushed": 3, "draining": 1}

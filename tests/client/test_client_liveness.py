@@ -1,11 +1,30 @@
-"""When is a silent daemon asked, and when given up?"""
+"""When is a silent daemon asked, and when given up? And how far did a request get?"""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zbeam_client.liveness import ASK_S, GIVE_UP_S, GRACE_S, LATE_S, Liveness
+from zbeam_client.liveness import (
+    ASK_S,
+    CLOCK_SLACK_S,
+    GIVE_UP_S,
+    GRACE_S,
+    KEPT_S,
+    LATE_S,
+    LOOK_S,
+    Liveness,
+)
+from zbeam_shared.messages import Accepted, Delta, Error, Pong, Progress
+from zbeam_shared.record import Record
+
+
+def accepted(position: int = 0) -> Liveness:
+    life = Liveness(0.0, None)
+    life.accept_due = True
+    life.hear(Accepted(position=position), 0.0)
+    return life
 
 
 def test_unaccepted_silence_is_asked_about_then_hung() -> None:
@@ -25,25 +44,29 @@ def test_a_pong_is_enough_for_a_call_without_heartbeats() -> None:
 
 
 def test_heartbeats_keep_an_accepted_request_alive_without_questions() -> None:
-    life = Liveness(0.0, None)
-    life.accept()
+    life = accepted()
     for now in range(0, 3600, 2):
-        life.message(float(now))
+        life.sign(float(now))
+        assert life.decide(now + LOOK_S - 0.01)[0] == "wait"
+        assert life.decide(now + 1.99) == ("look", 0.0)
+        life.looked(now + LOOK_S)
         assert life.decide(now + 1.99)[0] == "wait"
 
 
-def test_an_accepted_request_that_hears_nothing_is_asked_about_once_and_hung() -> None:
-    life = Liveness(0.0, None)
-    life.accept()
+def test_an_accepted_request_that_hears_nothing_is_looked_after_asked_about_and_hung() -> None:
+    life = accepted()
+    assert life.decide(0.0) == ("wait", LOOK_S)
+    assert life.decide(LOOK_S) == ("look", 0.0)
+    life.looked(2 * LOOK_S)
     assert life.decide(LATE_S) == ("ask", 0.0)
     life.asked(LATE_S)
-    assert life.decide(LATE_S)[0] == "wait"
+    assert life.decide(LATE_S) == ("wait", LOOK_S)
+    assert life.decide(LATE_S + LOOK_S) == ("look", 0.0)
     assert life.decide(GIVE_UP_S) == ("hung", 0.0)
 
 
 def test_a_pong_does_not_replace_the_heartbeats_of_an_accepted_request() -> None:
-    life = Liveness(0.0, None)
-    life.accept()
+    life = accepted()
     life.asked(LATE_S)
     life.pong(GIVE_UP_S - 0.1)
     assert life.decide(GIVE_UP_S) == ("lost", 0.0)
@@ -56,23 +79,25 @@ def test_the_deadline_comes_before_everything_else() -> None:
 
 
 @given(
-    accepted=st.booleans(),
+    is_accepted=st.booleans(),
     deadline=st.none() | st.floats(0.001, 100),
     messages=st.lists(st.floats(0.01, 5.0), max_size=20),
 )
-def test_every_call_ends(accepted: bool, deadline: float | None, messages: list[float]) -> None:
+def test_every_call_ends(is_accepted: bool, deadline: float | None, messages: list[float]) -> None:
     """Whatever came before: after the last message no call waits longer than the limits say."""
     now, life = 0.0, Liveness(0.0, deadline)
-    if accepted:
-        life.accept()
+    if is_accepted:
+        life.hear(Accepted(), now)
     for gap in messages:
         now += gap
-        life.message(now)
+        life.sign(now)
     last = now
     while True:
         action, seconds = life.decide(now)
         if action == "ask":
             life.asked(now)
+        elif action == "look":
+            life.looked(now)
         elif action == "wait":
             assert seconds > 0
             now += seconds
@@ -81,3 +106,85 @@ def test_every_call_ends(accepted: bool, deadline: float | None, messages: list[
     assert now - last <= GIVE_UP_S + 0.001
     if deadline is not None and deadline + GRACE_S > last:
         assert now <= deadline + GRACE_S + 0.001
+
+
+# ---- was it started? ---------------------------------------------------------------------------
+
+SLOT = Progress(waiting_for="slot", position=2)
+
+
+def test_what_was_not_accepted_was_not_started() -> None:
+    assert Liveness(0.0, None).never_started(1000.0)
+
+
+def test_a_request_that_need_not_wait_is_started() -> None:
+    assert not accepted(position=0).never_started(0.0)
+
+
+def test_a_queued_request_that_heard_only_of_its_slot_was_not_started() -> None:
+    life = accepted(position=3)
+    for now in range(2, 100, 2):
+        life.hear(SLOT, float(now))
+        assert life.never_started(now + 1.0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Progress(waiting_for=what) for what in ("session", "first byte", "data", "retry", "new")),
+        Delta(deltas=[]),
+    ],
+    ids=repr,
+)
+def test_anything_else_means_that_it_may_have_been_started_for_good(message: Record) -> None:
+    life = accepted(position=3)
+    life.hear(message, 1.0)
+    assert not life.never_started(1.0)
+    life.hear(SLOT, 2.0)  # it went back to the queue for another try
+    assert not life.never_started(2.0)
+
+
+def test_signs_of_life_and_the_error_that_ends_it_tell_nothing_of_the_request() -> None:
+    life = accepted(position=3)
+    life.hear(Error(code="daemon_unavailable", message="stopped"), 0.5)
+    life.sign(1.0)
+    life.asked(2.0)
+    life.pong(2.1)
+    assert life.never_started(2.2)
+
+
+def test_after_a_silence_in_which_the_daemon_dropped_us_nothing_is_certain() -> None:
+    life = accepted(position=3)
+    life.hear(SLOT, 10.0)
+    assert life.never_started(10.0 + KEPT_S - 0.1)
+    assert not life.never_started(10.0 + KEPT_S)
+
+
+# ---- is it the same daemon? --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uptime_s", "verdict"),
+    [(100.0, False), (10.0, False), (10.0 - CLOCK_SLACK_S, False), (9.0, True), (0.0, True)],
+)
+def test_a_daemon_younger_than_the_accepted_request_is_another_one(
+    uptime_s: float, verdict: bool
+) -> None:
+    assert accepted().restarted(Pong(pid=7, uptime_s=uptime_s), 10.0) is verdict
+
+
+@pytest.mark.parametrize(("uptime_s", "verdict"), [(100.0, False), (1.2, True), (0.1, True)])
+def test_a_daemon_that_was_not_surely_there_in_time_and_has_not_accepted_never_got_it(
+    uptime_s: float, verdict: bool
+) -> None:
+    life = Liveness(0.0, None)
+    life.accept_due = True
+    assert life.restarted(Pong(pid=7, uptime_s=uptime_s), 1.0) is verdict
+
+
+def test_a_view_is_not_accepted_and_may_take_its_time() -> None:
+    assert not Liveness(0.0, None).restarted(Pong(pid=7, uptime_s=1.2), 1.0)
+
+
+def test_a_pong_that_does_not_tell_its_age_tells_nothing() -> None:
+    assert not accepted().restarted(Pong(), 100.0)

@@ -109,6 +109,7 @@ def test_every_kind_of_live_key_takes_effect(start: Start, standin: Standin) -> 
     daemon.edit("warm = 0", "warm = 3")
     daemon.edit('model = "deepseek-flash"', 'model = "deepseek-v4-pro"')
     wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 3)
+    wait_until(lambda: shown(daemon, "upstream.deepseek.generation.model") == "deepseek-v4-pro")
     peer = daemon.peer()
     peer.generate()
     assert peer.result().model == "deepseek-v4-pro"
@@ -155,6 +156,7 @@ def test_reload_answers_for_each_key(start: Start) -> None:
     daemon = start(warm=0)
     text = daemon.config.read_text()
     text = text.replace(OLD, NEW).replace("[daemon]", '[daemon]\nendpoint = "ipc:///tmp/other/d"')
+    assert daemon.ask(m.Status())  # the start is over
     daemon.config.write_text(text)
     answer = daemon.ask(m.Reload(), admin=True)  # long before the watcher has waited for quiet
     assert answer.pop("at")
@@ -270,11 +272,11 @@ def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
     peer.generate()
     peer.receive_until(m.Delta)
     wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
-    before = daemon.ask(m.Stats())["closed"]["reconfigured"]
+    assert daemon.ask(m.Stats())["closed"] == {"reconfigured": 1}
 
     file.write_text("sk-invalid-0123456789")
     daemon.wait_for("config.reloaded", 2)
-    assert daemon.ask(m.Stats())["closed"]["reconfigured"] == before + 1
+    assert daemon.ask(m.Stats())["closed"]["reconfigured"] >= 2
     assert last_reload(daemon)["applied"] == ["upstream.deepseek.api_key"]
     other = daemon.peer()
     other.generate()
@@ -282,7 +284,7 @@ def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
     outcome = peer.result()
     assert outcome.usage is not None
     assert outcome.usage.completion_tokens == 50
-    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["draining"] == 0)
+    wait_until(lambda: daemon.ask(m.Stats())["closed"]["reconfigured"] == 3)
 
     file.unlink()  # a key that is missing is no reason to stop working with the last one
     wait_until(lambda: not last_reload(daemon)["ok"])

@@ -238,22 +238,35 @@ def test_warm_sessions_that_the_server_closed_are_opened_again(
 def test_views_are_answered_while_every_slot_and_every_session_is_busy(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario("[defaults]\ntokens = 40\ntoken_delay_s = 0.02\n")
+    standin.set_scenario("[defaults]\ntokens = 5000\ntoken_delay_s = 0.02\n")
     daemon = start(warm=0, pool="max_sessions = 1", limits="concurrency.flash = 1")
     peer = daemon.peer()
-    peer.generate()
+    for n in range(2):
+        peer.generate(request_id=b"%d" % n)
     peer.receive_until(m.Delta)
-    other = daemon.peer()
-    other.send(m.Models(), b"models")  # waits for the only session
     for view in (m.Stats(), m.Info(), m.Status(), m.ShowConfig()):
         assert daemon.ask(view)
+    assert "deepseek-flash" in str(daemon.ask(m.Models()))
     assert daemon.client("ping").returncode == 0
-    assert peer.result().finish_reason == "stop"
-    request_id, models = other.receive()
-    assert request_id == b"models"
-    assert isinstance(models, m.Reply)
-    assert "deepseek-flash" in str(models.data)
-    assert standin.counts()["connections_opened"] == 1
+    stats = daemon.ask(m.Stats())
+    assert (stats["opened"], stats["sessions"]["leased"]) == (1, 1)
+
+
+def test_a_request_that_finds_the_pool_full_gets_the_next_session_that_comes_free(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[defaults]\ntokens = 30\ntoken_delay_s = 0.02\n")
+    daemon = start(warm=0, pool="max_sessions = 2", limits="concurrency.flash = 2")
+    peer = daemon.peer()
+    peer.generate(request_id=b"drains")
+    peer.receive_until(m.Delta)
+    assert daemon.ask(m.Flush(), admin=True) == {"flushed": 0, "draining": 1}
+    daemon.edit("max_sessions = 2", "max_sessions = 1")
+    daemon.wait_for("config.reloaded")
+    peer.generate(request_id=b"waits")
+    ended = peer.outcomes(2)
+    assert all(isinstance(last, m.Result) for last in ended.values())
+    assert list(ended) == [b"drains", b"waits"]
 
 
 def test_a_session_that_was_never_used_counts_as_alive(start: Start, standin: Standin) -> None:

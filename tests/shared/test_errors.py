@@ -71,6 +71,7 @@ def test_an_error_follows_its_code_unless_told_otherwise() -> None:
     assert ZbeamError("busy", "x").retryable
     assert not ZbeamError("busy", "x", retryable=False).retryable
     assert ZbeamError("truncated", "x", retryable=False).exit_status == 76
+    assert ZbeamError("daemon_unavailable", "x", exit_status=75).exit_status == 75
     assert ZbeamError("x", "y").outcome is None
 
 

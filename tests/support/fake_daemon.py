@@ -22,6 +22,7 @@ from zbeam_shared import wire
 from zbeam_shared.messages import (
     Accepted,
     Attempt,
+    Balance,
     Delta,
     Drain,
     Flush,
@@ -147,6 +148,17 @@ STATUS = {
     "clients": [{"name": "ann/1", "active": 1, "queued": 0, "total": 10}],
     "bad_messages": 0,
 }
+BALANCE = {
+    "is_available": True,
+    "balance_infos": [
+        {
+            "currency": "USD",
+            "total_balance": "110.00",
+            "granted_balance": "10.00",
+            "topped_up_balance": "100.00",
+        }
+    ],
+}
 
 
 class FakeDaemon:
@@ -164,6 +176,7 @@ class FakeDaemon:
             Info: reply([SESSION]),
             Status: reply(STATUS),
             Models: reply([{"id": "deepseek-flash", "name": "Flash", "context_window": 1048576}]),
+            Balance: reply(BALANCE),
             ShowConfig: reply([{"key": "pool.warm", "value": 2, "origin": "default"}]),
             Flush: reply({"flushed": 3, "draining": 1}),
             Warm: reply({"opened": 2, "idle": 4, "failed": 0}),

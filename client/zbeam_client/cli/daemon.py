@@ -1,4 +1,4 @@
-"""Commands about the daemon as a whole: ping, status, reload, drain, models, config."""
+"""Commands about the daemon as a whole: ping, status, reload, drain, models, balance, config."""
 
 from __future__ import annotations
 
@@ -156,6 +156,25 @@ def models(settings: Settings, upstream: str) -> int:
         names = ("id", "name", "context_window", "max_output_tokens")
         rows = [[entry.get(name) for name in names] for entry in found]
         output.print_table(("ID", "NAME", "CONTEXT", "OUTPUT"), rows)
+    return 0
+
+
+@with_common
+@click.command()
+@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="At which upstream.")
+@click.pass_obj
+def balance(settings: Settings, upstream: str) -> int:
+    """Show the account's balance, as the upstream tells it now."""
+    with settings.client() as client:
+        found = client.balance(upstream)
+    if settings.json:
+        output.print_json(found)
+    else:
+        names = ("currency", "total_balance", "granted_balance", "topped_up_balance")
+        rows = [[entry.get(name) for name in names] for entry in found.get("balance_infos", [])]
+        output.print_table(("CURRENCY", "TOTAL", "GRANTED", "TOPPED UP"), rows)
+    if not found.get("is_available"):
+        output.warn("the upstream says that the balance does not suffice. Top up the account")
     return 0
 
 

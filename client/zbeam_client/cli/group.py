@@ -21,6 +21,7 @@ COMMANDS = {
     "reload": "daemon",
     "drain": "daemon",
     "models": "daemon",
+    "balance": "daemon",
     "config": "daemon",
     "completion": "completion",
 }

@@ -1,0 +1,72 @@
+"""Wait for a daemon to come back; loaded only when one has gone.
+
+Only requests that were certainly never started get here, so that nothing is paid for twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from zbeam_client import endpoint as endpoints
+from zbeam_client.endpoint import NoDaemonError
+from zbeam_shared import paths
+from zbeam_shared.errors import ZbeamError
+
+if TYPE_CHECKING:
+    from zbeam_client.base import BaseClient
+    from zbeam_client.channel import DaemonGoneError
+
+RETURN_S = 30.0
+"""How long a request without a deadline waits for a daemon."""
+LEAVE_S = 3.0
+"""How long a daemon that said it was stopped may go on listening."""
+PAUSE_S = 0.02
+
+
+async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: float | None) -> str:
+    """Return the endpoint once a daemon listens there again, or start one if the client may.
+
+    Raises ``ZbeamError``: daemon_unavailable if none comes in time.
+    """
+    endpoint = gone.endpoint
+    now = time.monotonic()
+    patience = now + RETURN_S if deadline is None else deadline
+    if gone.leaving:
+        leave = min(patience, now + LEAVE_S)
+        while _listens(endpoint) and time.monotonic() < leave:
+            await client._sleep(PAUSE_S)
+    while not _listens(endpoint):
+        if _may_start(client, gone):
+            return await client._start_daemon(deadline)
+        if time.monotonic() >= patience:
+            limit = f"within {RETURN_S:.0f} s" if deadline is None else "before the deadline"
+            raise ZbeamError(
+                "daemon_unavailable",
+                f"{gone.message}, and no daemon came back {limit}",
+                hint=endpoints.START_HINT,
+            )
+        await client._sleep(PAUSE_S)
+    return endpoint
+
+
+def _listens(endpoint: str) -> bool:
+    try:
+        endpoints.probe(endpoint)
+    except NoDaemonError:
+        return False
+    return True
+
+
+def _may_start(client: BaseClient, gone: DaemonGoneError) -> bool:
+    """Tell whether it was a daemon of the kind that clients start, and nobody's will that it go.
+
+    Others (given by name, the system's) have somebody else who looks after them.
+    """
+    return (
+        client.autostart
+        and not gone.leaving
+        and endpoints.given(client.endpoint, os.environ) is None
+        and gone.endpoint == paths.user_endpoint(os.environ, os.getuid())
+    )

@@ -1,0 +1,286 @@
+"""A daemon that is killed, stopped or started again while its clients wait.
+
+Whoever waits learns of it within a heartbeat. What certainly never started is sent again; what
+may have started is reported as such, and never sent twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.command import Command
+from support.daemon import Daemon
+from support.fake_daemon import FakeDaemon, Peer, answer, outcome, send_all, silent
+from support.standin import Standin
+from zbeam_client import Client, GenerationResponse, ZbeamError, channel, endpoint, recovery, stream
+from zbeam_client.channel import Channel, Link, run
+from zbeam_shared import wire
+from zbeam_shared.messages import (
+    HEARTBEAT_S,
+    Accepted,
+    Credit,
+    Error,
+    Generate,
+    Ping,
+    Pong,
+    Progress,
+    Result,
+)
+
+ONE_SLOT = {"warm": 0, "limits": "concurrency.flash = 1"}
+SLOW = """
+[[rule]]
+prompt_contains = "endless"
+tokens = 5000
+token_delay_s = 0.02
+[[rule]]
+prompt_contains = "begun"
+first_byte_delay_s = 60
+"""
+STOPPED = Error(code="daemon_unavailable", message="the daemon was stopped")
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+def failure(answer: Future[Any]) -> ZbeamError:
+    with pytest.raises(ZbeamError) as caught:
+        answer.result(timeout=10)
+    return caught.value
+
+
+def prompts_started(standin: Standin) -> int:
+    return int(standin.counts()["generations_started"])
+
+
+# ---- a real daemon ------------------------------------------------------------------------------
+
+
+def test_daemon_killed_with_clients_streaming_started_and_queued(
+    standin: Standin, pool: ThreadPoolExecutor
+) -> None:
+    standin.set_scenario(SLOW)
+    with Daemon(standin, warm=0, limits="concurrency.flash = 2") as daemon:
+        command = Command(daemon.environ)
+        with Client(daemon.endpoint, client_name="a") as client:
+            streaming = client.stream("endless")
+            first = next(streaming)
+            begun = pool.submit(client.generate, "begun")
+            daemon.wait_for("request.accepted", 2)
+            queued = pool.submit(client.generate, "queued")
+            process = command.start("generate", "the command's", "--json")
+            daemon.wait_for("request.accepted", 4)
+            standin.wait_for("generation_started", 2)
+
+            daemon.stop(signal.SIGKILL, keep=True)
+            died = time.monotonic()
+            rest = pool.submit(lambda: [first, *streaming])
+            started = [failure(rest), failure(begun)]
+            assert time.monotonic() - died < HEARTBEAT_S
+            for error in started:
+                assert (error.code, error.exit_status) == ("daemon_unavailable", 75)
+                assert error.retryable
+                assert "had been started and may have been billed" in error.message
+            arrived = [error.outcome.content for error in started if error.outcome]
+            assert arrived[0].startswith(first.content)
+            assert arrived[1] == ""
+
+            daemon.start()
+            response: GenerationResponse = queued.result(timeout=10)
+            assert response.success
+            stdout, _ = process.communicate(timeout=10)
+            told = json.loads(stdout)
+            assert (process.returncode, told["ok"]) == (0, True)
+            ids = {response.request_id, told["request_id"]}
+            assert all(any(one in line for line in daemon.lines("request.done")) for one in ids)
+        assert prompts_started(standin) == 4  # each of them once
+
+
+def test_daemon_killed_before_it_accepted(standin: Standin, pool: ThreadPoolExecutor) -> None:
+    with Daemon(standin, warm=0) as daemon, Client(daemon.endpoint) as client:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        answers = [pool.submit(client.generate, f"prompt {n}") for n in range(3)]
+        with pytest.raises(TimeoutError):
+            answers[0].result(timeout=0.2)
+        daemon.stop(signal.SIGKILL, keep=True)
+        daemon.start()
+        assert all(answer.result(timeout=10).success for answer in answers)
+        assert prompts_started(standin) == 3
+
+
+def test_daemon_stopped_by_its_owner_with_clients_started_and_queued(
+    standin: Standin, pool: ThreadPoolExecutor
+) -> None:
+    standin.set_scenario(SLOW)
+    with (
+        Daemon(standin, **ONE_SLOT, daemon='log_level = "debug"\ndrain_s = 0.1') as daemon,
+        Client(daemon.endpoint) as client,
+    ):
+        begun = pool.submit(client.generate, "begun")
+        daemon.wait_for("request.accepted")
+        queued = pool.submit(client.generate, "queued")
+        daemon.wait_for("request.accepted", 2)
+        daemon.stop(keep=True)
+        error = failure(begun)
+        assert (error.code, error.exit_status) == ("daemon_unavailable", 75)
+        assert "was stopped" in error.message and "had been started" in error.message
+        assert error.outcome is not None and error.outcome.attempts
+        daemon.start()
+        assert queued.result(timeout=10).success
+        assert prompts_started(standin) == 2
+
+
+def test_no_daemon_comes_back_in_time(standin: Standin, pool: ThreadPoolExecutor) -> None:
+    standin.set_scenario(SLOW)
+    with Daemon(standin, **ONE_SLOT) as daemon, Client(daemon.endpoint) as client:
+        begun = pool.submit(client.generate, "begun")
+        daemon.wait_for("request.accepted")
+        queued = pool.submit(client.generate, "queued", timeout_s=1.8)
+        daemon.wait_for("request.accepted", 2)
+        process = Command(daemon.environ).start("generate", "Hi", "--timeout", "1.8")
+        daemon.wait_for("request.accepted", 3)
+        daemon.stop(signal.SIGKILL, keep=True)
+        failure(begun)
+        error = failure(queued)
+        assert (error.code, error.exit_status) == ("daemon_unavailable", 69)
+        assert "still in its queue, and no daemon came back before the deadline" in error.message
+        _, stderr = process.communicate(timeout=10)
+        assert process.returncode == 69
+        assert b"no daemon came back before the deadline" in stderr
+
+
+# ---- what a real daemon does too seldom ----------------------------------------------------------
+
+
+@pytest.fixture
+def client(daemon: FakeDaemon) -> Iterator[Client]:
+    with Client(daemon.endpoint) as made:
+        yield made
+
+
+def in_turn(*scripts: Callable[[FakeDaemon, Peer, Any], None]) -> Any:
+    """One script for each request, the last one for all that follow."""
+    left = list(scripts)
+
+    def script(daemon: FakeDaemon, peer: Peer, message: Any) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(daemon, peer, message)
+
+    return script
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_a_deadline_the_patience_is_limited_too(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RETURN_S", 0.1)
+    daemon.on(Generate, lambda *_: daemon._stop.set())
+    with pytest.raises(ZbeamError, match=r"was not accepted, and no daemon came back") as caught:
+        client.generate("Hi")
+    assert (caught.value.exit_status, caught.value.hint) == (69, endpoint.START_HINT)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_daemon_that_was_not_there_when_the_request_was_sent_gets_it_again(
+    daemon: FakeDaemon, client: Client
+) -> None:
+    """It is there so soon again that nobody sees it gone, and what was sent is lost."""
+    daemon.on(Generate, in_turn(silent, answer("at last")))
+    daemon.on(Ping, send_all(Pong(version="0.1.0", pid=8, uptime_s=0.05)))
+    assert client.generate("Hi").content == "at last"
+    assert len({peer.request for peer, sent in daemon.received if type(sent) is Generate}) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_socket_file_that_was_cleaned_away_ends_nothing(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.on(Generate, send_all(Accepted()))
+    daemon.on(Credit, send_all(Result(outcome=outcome("whole"))))
+    running = client.stream("Hi")
+
+    def look(where: str) -> bool:
+        running._generation._channel.send(Credit(n=1))  # type: ignore[union-attr]
+        return abandoned(where)
+
+    abandoned = endpoint.abandoned
+    monkeypatch.setattr(endpoint, "abandoned", look)
+    daemon.wait_for(Generate)
+    Path(daemon.path).unlink()
+    assert list(running) == []
+    assert running.result.content == "whole"
+
+
+def test_a_request_that_ends_its_daemons_is_not_sent_for_ever(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "LEAVE_S", 0.0)
+    daemon.on(Generate, send_all(Accepted(position=1), STOPPED))
+    with pytest.raises(ZbeamError, match="still in its queue") as caught:
+        client.generate("Hi")
+    assert (caught.value.code, caught.value.exit_status) == ("daemon_unavailable", 69)
+    assert len(daemon.messages(Generate)) == 1 + stream.RESENDS
+
+
+def test_what_waits_for_a_slot_again_had_been_started(daemon: FakeDaemon, client: Client) -> None:
+    told = [Progress(waiting_for=what) for what in ("slot", "session", "slot")]
+    daemon.on(Generate, send_all(Accepted(position=1), *told, STOPPED))
+    with pytest.raises(ZbeamError, match="had been started") as caught:
+        client.generate("Hi")
+    assert caught.value.exit_status == 75
+    assert "paid for twice" in caught.value.hint
+    assert len(daemon.messages(Generate)) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_view_is_not_sent_again(daemon: FakeDaemon, client: Client) -> None:
+    daemon.on(Generate, silent)
+    daemon._scripts.clear()
+    asking = threading.Thread(target=lambda: (daemon.wait_for(Ping), daemon.stop()))
+    asking.start()
+    with pytest.raises(ZbeamError) as caught:
+        client.flush()
+    asking.join()
+    assert (caught.value.code, caught.value.exit_status) == ("daemon_unavailable", 69)
+    assert "request" not in caught.value.message
+
+
+class LateWords(Link):
+    """A link on which one message comes only when the daemon has been found gone."""
+
+    def __init__(self, frames: Callable[[], list[bytes]]) -> None:
+        self.frames = frames
+        self.waits: list[float] = []
+
+    def send(self, frames: list[bytes]) -> None:
+        pass
+
+    async def receive(self, seconds: float) -> list[bytes] | None:
+        self.waits.append(seconds)
+        return self.frames() if seconds == channel.LAST_WORDS_S else None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_a_daemon_said_before_it_went_is_heard_first(place: Path) -> None:
+    """Otherwise a request whose turn had just come would be sent again."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place / "s"))  # and nobody listens
+    link = LateWords(lambda: wire.pack(Progress(waiting_for="session"), call.request_id))
+    call = Channel(link, f"ipc://{place}/s", None)
+    call.send(Generate(chat={}))
+    call.liveness.hear(Accepted(position=1), time.monotonic() - 0.2)
+    assert run(call.receive()) == Progress(waiting_for="session")
+    assert not call.gone("it").repeatable
