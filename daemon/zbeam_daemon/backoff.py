@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from zbeam_daemon.settings import RetrySettings
+from zbeam_daemon.config.settings import RetrySettings
 
 MAX_DOUBLINGS = 30
 

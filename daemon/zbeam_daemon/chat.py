@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from zbeam_daemon.settings import UpstreamSettings
-from zbeam_daemon.target import check_model, has_beta
+from zbeam_daemon.config.settings import UpstreamSettings
+from zbeam_daemon.config.target import check_model, has_beta
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 

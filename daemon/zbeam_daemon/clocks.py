@@ -7,7 +7,7 @@ carry data count as progress (deepseek-api.md, "Waiting and connection life").
 
 from __future__ import annotations
 
-from zbeam_daemon.settings import TimeoutSettings
+from zbeam_daemon.config.settings import TimeoutSettings
 
 
 class Clocks:

@@ -50,7 +50,7 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 
     monkey.patch_all(thread=False, queue=False, select=False)
 
-    from zbeam_daemon import config as configuration
+    from zbeam_daemon.config import load as configuration
     from zbeam_daemon.runtime import claim
     from zbeam_daemon.service import Service
     from zbeam_shared.paths import user_endpoint
@@ -84,8 +84,8 @@ def init(config: str | None, upgrade: bool) -> None:
       zbeamd init --config ./zbeam.toml
       zbeamd init --upgrade
     """
-    from zbeam_daemon.template import write_new
-    from zbeam_daemon.upgrade import upgrade as add_missing
+    from zbeam_daemon.config.template import write_new
+    from zbeam_daemon.config.upgrade import upgrade as add_missing
 
     named = config or os.environ.get("ZBEAM_CONFIG")
     path = Path(named) if named else Path.home() / ".config/zbeam/zbeam.toml"
@@ -113,7 +113,7 @@ def check(config: str | None) -> None:
       zbeamd check
       zbeamd check --config ./zbeam.toml
     """
-    from zbeam_daemon import config as configuration
+    from zbeam_daemon.config import load as configuration
 
     environ = dict(os.environ)
     try:

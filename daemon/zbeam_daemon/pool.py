@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from zbeam_daemon.settings import PoolSettings
+from zbeam_daemon.config.settings import PoolSettings
 from zbeam_daemon.states import CLOSED, SESSION
 from zbeam_shared.machine import Machine
 

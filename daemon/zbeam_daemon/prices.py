@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from zbeam_daemon.settings import Prices
+from zbeam_daemon.config.settings import Prices
 from zbeam_shared.messages import Usage
 
 

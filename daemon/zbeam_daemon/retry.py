@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from zbeam_daemon.settings import RetrySettings
+from zbeam_daemon.config.settings import RetrySettings
 
 CONNECTING = "connecting"  # no connection: nothing was sent
 SENDING = "sending"  # the request was not fully sent

@@ -17,7 +17,7 @@ import zmq
 
 from zbeam_daemon import systemd, views
 from zbeam_daemon.broker import TICK_S, Broker
-from zbeam_daemon.config import (
+from zbeam_daemon.config.load import (
     Config,
     ConfigInvalid,
     diff,
@@ -26,12 +26,12 @@ from zbeam_daemon.config import (
     show,
     watched_paths,
 )
+from zbeam_daemon.config.watcher import Watcher
 from zbeam_daemon.log import Log
 from zbeam_daemon.router import Router
 from zbeam_daemon.runtime import Place
 from zbeam_daemon.session import Transport
 from zbeam_daemon.upstream import Upstream
-from zbeam_daemon.watcher import Watcher
 from zbeam_shared import __version__
 from zbeam_shared import messages as m
 from zbeam_shared.errors import ZbeamError

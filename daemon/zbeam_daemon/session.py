@@ -18,10 +18,10 @@ import gevent
 import requests
 import urllib3
 
+from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING
-from zbeam_daemon.settings import UpstreamSettings
 from zbeam_shared import __version__
 
 BATCH_BYTES = 256 * 1024

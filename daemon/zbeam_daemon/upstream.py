@@ -19,13 +19,13 @@ import gevent.lock
 
 from zbeam_daemon.answer import bad_response, decode_json
 from zbeam_daemon.breaker import Breaker
+from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.gate import Gate
 from zbeam_daemon.log import Log
 from zbeam_daemon.pool import Closing, Pool, PooledSession
 from zbeam_daemon.refusal import explain
 from zbeam_daemon.retry import CONNECTING
 from zbeam_daemon.session import ExchangeError, Session, Transport
-from zbeam_daemon.settings import UpstreamSettings
 from zbeam_shared.errors import ZbeamError
 
 SWEEP_S = 1.0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zbeam_daemon.backoff import Backoff
-from zbeam_daemon.settings import RetrySettings
+from zbeam_daemon.config.settings import RetrySettings
 
 SETTINGS = RetrySettings(attempts=4, base_s=0.5, cap_s=20.0)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from support.configs import loaded
 from support.wire import JSON_MAP
 from zbeam_daemon.chat import Call, prepare
-from zbeam_daemon.settings import UpstreamSettings
+from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_shared.errors import ZbeamError
 
 ASK = [{"role": "user", "content": "hi"}]

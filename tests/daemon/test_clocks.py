@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zbeam_daemon.clocks import Clocks
-from zbeam_daemon.settings import TimeoutSettings
+from zbeam_daemon.config.settings import TimeoutSettings
 
 SETTINGS = TimeoutSettings(
     connect_s=10.0, first_byte_s=600.0, any_byte_s=30.0, progress_s=120.0, total_s=3600.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import trustme
 
 from support.configs import ENVIRON, MINIMAL, loaded, write
-from zbeam_daemon.config import Config, diff, fingerprint, load, merge_running, show
+from zbeam_daemon.config.load import Config, diff, fingerprint, load, merge_running, show
 
 UPSTREAM = "upstream.deepseek"
 SECOND = (

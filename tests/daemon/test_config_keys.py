@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.configs import KEY, loaded, problems
-from zbeam_daemon.keys import Secret
+from zbeam_daemon.config.keys import Secret
 
 UPSTREAM = "upstream.deepseek"
 OTHER = "sk-fedcba9876543210fedcba9876543210"

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from support.configs import ENVIRON, KEY, MINIMAL, loaded, problems, write
-from zbeam_daemon import config
-from zbeam_daemon.config import ConfigInvalid, find_config, load, show, watched_paths
-from zbeam_daemon.schema import KEYS
+from zbeam_daemon.config import load as config
+from zbeam_daemon.config.load import ConfigInvalid, find_config, load, show, watched_paths
+from zbeam_daemon.config.schema import KEYS
 
 UPSTREAM = "upstream.deepseek"
 

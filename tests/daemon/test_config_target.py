@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from support.configs import loaded, problems
-from zbeam_daemon.target import check_model, normal_base_url
+from zbeam_daemon.config.target import check_model, normal_base_url
 
 UPSTREAM = "upstream.deepseek"
 

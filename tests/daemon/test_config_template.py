@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.configs import ENVIRON, MINIMAL, write
-from zbeam_daemon.config import ConfigInvalid, diff, load
-from zbeam_daemon.schema import KEYS, markdown
-from zbeam_daemon.template import render, write_new
-from zbeam_daemon.upgrade import upgrade
+from zbeam_daemon.config.load import ConfigInvalid, diff, load
+from zbeam_daemon.config.schema import KEYS, markdown
+from zbeam_daemon.config.template import render, write_new
+from zbeam_daemon.config.upgrade import upgrade
 
 DOC = Path(__file__).parents[2] / "docs/configuration.md"
 
@@ -184,5 +184,5 @@ class TestUpgrade:
 
 def test_documentation_has_the_tables_of_the_schema() -> None:
     assert markdown() in DOC.read_text(encoding="utf-8"), (
-        "docs/configuration.md is out of date: python -m zbeam_daemon.schema prints its tables"
+        "out of date: python -m zbeam_daemon.config.schema prints its tables"
     )

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from zbeam_daemon.config.settings import PoolSettings
 from zbeam_daemon.pool import LIFETIME_JITTER, Acquired, Closing, Pool, PooledSession
-from zbeam_daemon.settings import PoolSettings
 from zbeam_shared.machine import IllegalEventError
 
 SETTINGS = PoolSettings(

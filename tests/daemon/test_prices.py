@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from zbeam_daemon.config.settings import PeakPrices, Prices
 from zbeam_daemon.prices import cost
-from zbeam_daemon.settings import PeakPrices, Prices
 from zbeam_shared.messages import Usage
 
 # deepseek-api.md, "Prices": Monday to Friday, 01-04 and 06-10 UTC.

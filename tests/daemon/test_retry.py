@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zbeam_daemon import retry
+from zbeam_daemon.config.settings import RetrySettings
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT, STREAMING, Again, Failure
-from zbeam_daemon.settings import RetrySettings
 
 SETTINGS = RetrySettings(attempts=4, base_s=0.5, cap_s=8.0)
 PHASES = (CONNECTING, SENDING, SENT, ANSWERED, STREAMING)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from watchdog.events import FileClosedNoWriteEvent, FileModifiedEvent, FileOpenedEvent
 
-from zbeam_daemon import watcher as module
-from zbeam_daemon.watcher import Watcher, folders_of
+from zbeam_daemon.config import watcher as module
+from zbeam_daemon.config.watcher import Watcher, folders_of
 
 PATIENCE_S = 10  # how long a test waits for what must come; a machine may be busy
 
@@ -349,7 +349,7 @@ from gevent import monkey
 monkey.patch_all(thread=False, queue=False, select=False)
 import collections, pathlib, sys, threading
 import gevent, gevent.event
-from zbeam_daemon.watcher import Watcher
+from zbeam_daemon.config.watcher import Watcher
 
 file = pathlib.Path(sys.argv[1])
 changes, seen = collections.deque(), gevent.event.Event()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zbeam_daemon.config import Config, ConfigInvalid, load
+from zbeam_daemon.config.load import Config, ConfigInvalid, load
 
 KEY = "sk-0123456789abcdef0123456789abcdef"
 ENVIRON = {"DEEPSEEK_API_KEY": KEY, "HOME": "/nonexistent"}

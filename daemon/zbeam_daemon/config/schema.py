@@ -1,8 +1,8 @@
 """The table of every configuration key. Whatever speaks of configuration derives from it.
 
 Validation, ``zbeamd init``, ``config show``, the comparison of two configurations at a reload, and
-the tables of docs/configuration.md (``python -m zbeam_daemon.schema`` prints them) all read this
-table, so a key is added, changed or explained here and nowhere else.
+the tables of docs/configuration.md (``python -m zbeam_daemon.config.schema`` prints them) all read
+this table, so a key is added, changed or explained here and nowhere else.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from zbeam_daemon.kinds import (
+from zbeam_daemon.config.kinds import (
     DAYS,
     Address,
     Choice,

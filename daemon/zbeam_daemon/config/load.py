@@ -10,15 +10,15 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from zbeam_daemon import target
-from zbeam_daemon.changes import Changes, diff, merge_running
-from zbeam_daemon.files import UnreadableError, read_small
-from zbeam_daemon.keys import Secret, home
-from zbeam_daemon.kinds import Value
-from zbeam_daemon.resolve import Resolver
-from zbeam_daemon.schema import CONFIG_VERSION, KEYS, KeyPath, dotted, matches
-from zbeam_daemon.settings import Config, build
-from zbeam_daemon.validate import Problem, validate
+from zbeam_daemon.config import target
+from zbeam_daemon.config.changes import Changes, diff, merge_running
+from zbeam_daemon.config.files import UnreadableError, read_small
+from zbeam_daemon.config.keys import Secret, home
+from zbeam_daemon.config.kinds import Value
+from zbeam_daemon.config.resolve import Resolver
+from zbeam_daemon.config.schema import CONFIG_VERSION, KEYS, KeyPath, dotted, matches
+from zbeam_daemon.config.settings import Config, build
+from zbeam_daemon.config.validate import Problem, validate
 
 __all__ = [
     "Changes",

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from zbeam_daemon.schema import KeyPath, dotted, find
-from zbeam_daemon.settings import Config, build
+from zbeam_daemon.config.schema import KeyPath, dotted, find
+from zbeam_daemon.config.settings import Config, build
 
 
 @dataclass(frozen=True, slots=True)

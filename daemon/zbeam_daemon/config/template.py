@@ -8,10 +8,18 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from zbeam_daemon.config import ConfigInvalid
-from zbeam_daemon.kinds import Text, Value
-from zbeam_daemon.schema import CONFIG_VERSION, KEYS, OPTIONAL_TABLES, Key, KeyPath, dotted, literal
-from zbeam_daemon.validate import Problem
+from zbeam_daemon.config.kinds import Text, Value
+from zbeam_daemon.config.load import ConfigInvalid
+from zbeam_daemon.config.schema import (
+    CONFIG_VERSION,
+    KEYS,
+    OPTIONAL_TABLES,
+    Key,
+    KeyPath,
+    dotted,
+    literal,
+)
+from zbeam_daemon.config.validate import Problem
 
 _WIDTH = 88
 

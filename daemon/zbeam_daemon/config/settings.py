@@ -9,9 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from zbeam_daemon.keys import Secret
-from zbeam_daemon.kinds import DAYS, Value, minutes
-from zbeam_daemon.schema import (
+from zbeam_daemon.config.keys import Secret
+from zbeam_daemon.config.kinds import DAYS, Value, minutes
+from zbeam_daemon.config.schema import (
     CONFIG_VERSION,
     DEFAULT_CONCURRENCY,
     IDLE_LIMIT_UNTIL_LEARNED_S,

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zbeam_daemon import target
-from zbeam_daemon.keys import (
+from zbeam_daemon.config import target
+from zbeam_daemon.config.keys import (
     KeySource,
     KeySourceError,
     expand,
@@ -19,9 +19,9 @@ from zbeam_daemon.keys import (
     read_key,
     read_private,
 )
-from zbeam_daemon.schema import KeyPath
-from zbeam_daemon.settings import section
-from zbeam_daemon.validate import Checked
+from zbeam_daemon.config.schema import KeyPath
+from zbeam_daemon.config.settings import section
+from zbeam_daemon.config.validate import Checked
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.polling import PollingObserver
 
-from zbeam_daemon.config import fingerprint
+from zbeam_daemon.config.load import fingerprint
 
 MAX_FOLDERS = 64
 """Most folders that are watched, each with a thread; files elsewhere are compared at RECHECK_S."""

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NoReturn, SupportsIndex
 
-from zbeam_daemon.files import UnreadableError, read_small
+from zbeam_daemon.config.files import UnreadableError, read_small
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 MAX_KEY_FILE = 64 * 1024

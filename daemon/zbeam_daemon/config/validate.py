@@ -5,9 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zbeam_daemon.keys import looks_like_key
-from zbeam_daemon.kinds import MismatchError, Value, found
-from zbeam_daemon.schema import KEYS, OPTIONAL_TABLES, Key, KeyPath, dotted, matches
+from zbeam_daemon.config.keys import looks_like_key
+from zbeam_daemon.config.kinds import MismatchError, Value, found
+from zbeam_daemon.config.schema import KEYS, OPTIONAL_TABLES, Key, KeyPath, dotted, matches
 
 _API_KEY = re.compile(r"(?<![A-Za-z])sk-[A-Za-z0-9_-]{16,}")
 _MAX_SUGGESTIONS = 50  # comparing names is slow, and a file of garbage may hold 100,000 of them

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from zbeam_daemon.files import UnreadableError, read_small
+from zbeam_daemon.config.files import UnreadableError, read_small
 
 DEEPSEEK_HOST = "api.deepseek.com"
 DEEPSEEK_MAX_TOKENS = 393_216

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zbeam_daemon.keys import Secret, looks_like_key
+from zbeam_daemon.config.keys import Secret, looks_like_key
 
 Value = str | int | float | tuple[str, ...] | Path | Secret | None
 """What a key can hold once it is checked and resolved; None is "not set"."""
