@@ -33,24 +33,28 @@ class AsyncLink(Link):
         # cancels an abandoned call may be the garbage collector, when the loop is gone.
         super().__init__(zmq.Socket.shadow(socket.underlying), endpoint)
         self._async_socket = socket
-        self._closed = False
 
     async def receive(self, seconds: float) -> list[bytes] | None:
         """Return the next message, or None if none comes in time."""
+        ready: object = None
         try:
-            ready = await self._async_socket.poll(int(seconds * 1000) + 1)
+            if not self._async_socket.closed:
+                ready = await self._async_socket.poll(int(seconds * 1000) + 1)
         except asyncio.CancelledError:
+            # Closing a socket cancels whoever waits for it; was it that, or the task?
             task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                # Closing a socket cancels whoever waits for it; but nobody cancelled this task.
-                raise ZbeamError("cancelled", "the client was closed meanwhile") from None
-            raise
+            if not self._was_closed() or task is None or task.cancelling():
+                raise
+        if self._was_closed():
+            raise ZbeamError("cancelled", "the client was closed meanwhile")
         return self._socket.recv_multipart(zmq.DONTWAIT) if ready else None
 
     def close(self, linger_ms: int) -> None:
         """Close the socket; what was sent has so long to leave."""
-        self._closed = True
         self._async_socket.close(linger_ms)
+
+    def _was_closed(self) -> bool:
+        return bool(self._async_socket.closed)
 
 
 class AsyncStream(StreamView):

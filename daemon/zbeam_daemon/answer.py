@@ -34,6 +34,7 @@ class Answer:
         self.tool_calls: list[JsonMap] = []
         self.logprobs: JsonMap = {}
         self.size = 0  # see size_of
+        self.begun = False  # anything at all was read
         self.done = False  # [DONE] was seen, or a whole body was read
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -59,6 +60,7 @@ class Answer:
 
         Raises ``ZbeamError`` bad_response, or what an error event in mid-stream stands for.
         """
+        self.begun = True
         if data == _DONE:
             self.done = True
             return None
@@ -88,6 +90,8 @@ class Answer:
 
     def failure(self) -> ZbeamError | None:
         """Judge an answer whose body has ended: None if it is good."""
+        if not (self.begun or self.done):
+            return bad_response("the body is blank", b"")
         if not self.done or self.finish_reason is None:
             missing = "finish_reason" if self.done else "[DONE]"
             return ZbeamError(

@@ -9,67 +9,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
 
-from zbeam_daemon.answer import merge, size_of
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.gate import Ticket
 from zbeam_daemon.generation import Cancelled, Generation, breaker_error
+from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.log import Log
+from zbeam_daemon.outbox import COLLECT_FROM_REQUESTS, Collector, Outbox, error_message
+from zbeam_daemon.request import Peer, Request, shown
 from zbeam_daemon.router import Router
 from zbeam_daemon.upstream import Upstream
+from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import messages as m
 from zbeam_shared import wire
 from zbeam_shared.errors import ProtocolError, ZbeamError
 from zbeam_shared.record import JsonMap, Record
 
-UNREAD_LIMIT = 16 * 1024 * 1024
-"""Characters of an answer that may wait for a client that does not read."""
 MAX_CALLS = 256
 """Views and admin calls under way at one time."""
 TICK_S = m.HEARTBEAT_S / 4
-COLLECT_FROM_REQUESTS = 24
-COLLECT_S = 0.01
-"""With many requests open, deltas go out together this often: libzmq's thread then wakes once
-for dozens of messages and not for each."""
-
-Peer = tuple[Router, bytes]
-
-
-@dataclass(eq=False)
-class Request:
-    """One open request: who asked, how far it is, and what waits to be sent."""
-
-    router: Router
-    identity: bytes
-    id: bytes
-    client: str
-    stream: bool
-    credit: int
-    generation: Generation
-    ticket: Ticket | None = None
-    greenlet: gevent.Greenlet | None = None
-    pending: list[JsonMap] = field(default_factory=list)
-    pending_size: int = 0
-    last_sent: float = 0.0
-    cancelled: ZbeamError | None = None  # why, once it is to be cancelled
-    queued: bool = False  # the gate did not admit it at once
-    begun: bool = False
-    ended: bool = False
-
-    @property
-    def peer(self) -> Peer:
-        """The connection that it came in on."""
-        return self.router, self.identity
-
-    @property
-    def shown_id(self) -> str:
-        """The id as logs show it."""
-        return _shown(self.id)
+SILENCE_S = m.HEARTBEAT_S - TICK_S
 
 
 class Broker:
@@ -77,13 +40,13 @@ class Broker:
 
     def __init__(
         self,
-        upstreams: dict[str, Upstream],
+        upstreams: Upstreams,
         log: Log,
         *,
         call: Callable[[Record], Any],
         pong: Callable[[], m.Pong],
     ) -> None:
-        self.upstreams = upstreams
+        self._upstreams = upstreams
         self.clients = Clients()
         self.bad_messages = 0
         self.draining = False
@@ -94,8 +57,7 @@ class Broker:
         self._calls = 0
         self._peers: dict[Peer, dict[bytes, Request]] = {}
         self._by_ticket: dict[Ticket, Request] = {}
-        self._collected: dict[Request, None] = {}
-        self._collecting = gevent.get_hub().loop.timer(COLLECT_S)
+        self._collector = Collector()
 
     # ---- what comes in ----------------------------------------------------------------------
 
@@ -113,7 +75,7 @@ class Broker:
         except ZbeamError as error:
             self._refuse(router, identity, request_id, error)
         except Exception as error:  # noqa: BLE001  one bad message must not end the receiving
-            self._log.error("message.crashed", request=_shown(request_id), cause=repr(error))
+            self._log.error("message.crashed", request=shown(request_id), cause=repr(error))
             self._send_error(router, identity, request_id, _internal(error))
 
     def _refuse(
@@ -135,7 +97,7 @@ class Broker:
     def on_writable(self, router: Router, identity: bytes) -> None:
         """Go on sending to a client whose pipe was full."""
         for request in list(self._peers.get((router, identity), {}).values()):
-            self._flush(request)
+            request.outbox.flush()
 
     def _handle(
         self, router: Router, identity: bytes, request_id: bytes, message: Record, *, admin: bool
@@ -148,8 +110,8 @@ class Broker:
                 self._cancel(request, ZbeamError("cancelled", "the client cancelled"))
         elif isinstance(message, m.Credit):
             if request is not None:
-                request.credit += max(0, message.n)
-                self._flush(request)
+                request.outbox.credit += max(0, message.n)
+                request.outbox.flush()
         elif isinstance(message, m.Ping):
             router.send(identity, wire.pack(self._pong(), request_id))
         elif isinstance(message, m.Pong):
@@ -195,7 +157,7 @@ class Broker:
             raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
         if request_id in self._peers.get((router, identity), {}):
             raise ZbeamError("bad_request", "a request with this id is still open")
-        upstream = self.upstream(message.upstream)
+        upstream = self._upstreams.get(message.upstream)
         call = prepare(message.chat, upstream.settings)
         refusal = upstream.breaker.refusal(time.monotonic())
         if refusal is not None:
@@ -205,20 +167,15 @@ class Broker:
         generation = Generation(
             upstream,
             call,
-            name=_shown(request_id),
+            name=shown(request_id),
             fresh=message.fresh,
             deadline_s=message.deadline_s,
             on_delta=lambda deltas: self._on_delta(request, deltas),
         )
-        request = Request(
-            router=router,
-            identity=identity,
-            id=request_id,
-            client=message.client[:128] or "unnamed",
-            stream=message.stream,
-            credit=max(0, message.credit),
-            generation=generation,
+        outbox = Outbox(
+            router, identity, request_id, stream=message.stream, credit=max(0, message.credit)
         )
+        request = Request(message.client[:128] or "unnamed", outbox, generation)
         ticket = upstream.gate.submit(request.client, call.family, call.ceiling)
         if ticket is None:
             raise ZbeamError(
@@ -237,25 +194,12 @@ class Broker:
             request=request.shown_id,
             client=request.client,
             model=call.model,
-            stream=request.stream,
+            stream=message.stream,
             admitted=ticket.admitted,
         )
-        self._send(request, m.Accepted(position=upstream.gate.position(ticket)))
+        request.outbox.send(m.Accepted(position=upstream.gate.position(ticket)))
         if ticket.admitted:
             self._start(request)
-
-    def upstream(self, name: str) -> Upstream:
-        """Return an upstream by name, the first for ""; raises ``ZbeamError`` bad_request."""
-        if not name:
-            return next(iter(self.upstreams.values()))
-        try:
-            return self.upstreams[name]
-        except KeyError:
-            raise ZbeamError(
-                "bad_request",
-                f"there is no upstream {name[:64]!r}",
-                hint=f"configured: {', '.join(self.upstreams)}",
-            ) from None
 
     def _start(self, request: Request) -> None:
         self.clients.started(request.client)
@@ -263,7 +207,7 @@ class Broker:
             # Before anything goes upstream: a client that never hears this knows that its
             # request was not begun, and may send it again if the daemon dies.
             request.generation.waiting_for = "session"
-            self._send(request, self._progress(request))
+            request.outbox.send(self._progress(request))
         request.greenlet = gevent.spawn(self._run, request)
 
     def _run(self, request: Request) -> None:
@@ -284,14 +228,8 @@ class Broker:
     def _finish(self, request: Request, error: ZbeamError | None) -> None:
         """Send what ends a request, and let the next one have its slot."""
         outcome = request.generation.outcome()
-        request.ended = True
-        if request.pending:
-            # The last delta needs no credit: the client's view of the stream has to be whole.
-            self._send(request, m.Delta(deltas=request.pending))
-        if error is None:
-            self._send(request, m.Result(outcome=outcome))
-        else:
-            self._send(request, _error_message(error, outcome))
+        ending = m.Result(outcome=outcome) if error is None else error_message(error, outcome)
+        request.outbox.finish(ending)
         open_requests = self._peers[request.peer]
         del open_requests[request.id]
         if not open_requests:
@@ -306,32 +244,18 @@ class Broker:
     def _account(self, request: Request, outcome: m.Outcome, error: ZbeamError | None) -> None:
         """Count a request and write its line: the durable record of what it used."""
         generation = request.generation
-        requests = generation.upstream.counters.requests
+        upstream = generation.upstream
+        requests = upstream.counters.requests
         requests["total"] += 1
         requests["failed" if error else "ok"] += 1
         self.clients.ended(request.client, was_running=request.greenlet is not None)
-        usage = outcome.usage or m.Usage()
+        upstream.ledger.add(outcome.model or generation.call.model, outcome)
         self._log.info(
             "request.done",
             request=request.shown_id,
             client=request.client,
-            upstream=generation.upstream.name,
-            model=outcome.model or generation.call.model,
-            outcome=error.code if error else "ok",
-            cause=error.message if error else None,
-            http_status=error.http_status if error else None,
-            finish_reason=outcome.finish_reason,
-            attempts=len(outcome.attempts),
-            session=outcome.session.id if outcome.session else None,
-            reused=outcome.session.reused if outcome.session else None,
-            hit_tokens=usage.prompt_cache_hit_tokens,
-            miss_tokens=usage.prompt_cache_miss_tokens,
-            output_tokens=usage.completion_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            cost=outcome.cost,
-            possible_double=outcome.possible_double,
-            total_ms=outcome.timings_ms.total,
-            trace_id=outcome.trace_id,
+            upstream=upstream.name,
+            **usage_fields(generation.call.model, outcome, error),
         )
 
     def _cancel(self, request: Request, why: ZbeamError) -> None:
@@ -349,48 +273,22 @@ class Broker:
     # ---- what goes out ----------------------------------------------------------------------
 
     def _on_delta(self, request: Request, deltas: list[JsonMap]) -> None:
-        if not request.stream:
+        outbox = request.outbox
+        if not outbox.stream:
             return
-        for delta in deltas:
-            merge(request.pending, delta)
-            request.pending_size += size_of(delta)
-        if len(self._by_ticket) < COLLECT_FROM_REQUESTS:
-            self._flush(request)
-        else:
-            self._collected[request] = None
-            if not self._collecting.active:
-                self._collecting.start(self._flush_collected)
-        if request.pending_size > UNREAD_LIMIT:
-            raise Cancelled(ZbeamError("cancelled", "the client does not read its answer"))
-
-    def _flush_collected(self) -> None:
-        self._collecting.stop()
-        collected, self._collected = self._collected, {}
-        for request in collected:
-            if not request.ended:
-                self._flush(request)
-
-    def _flush(self, request: Request) -> None:
-        """Send the deltas that wait, if the client has room for them."""
-        if not request.pending or request.credit <= 0 or request.router.is_parked(request.identity):
-            return
-        request.credit -= 1
-        deltas, request.pending = request.pending, []
-        request.pending_size = 0
-        self._send(request, m.Delta(deltas=deltas))
-
-    def _send(self, request: Request, message: Record) -> None:
-        request.last_sent = time.monotonic()
         try:
-            frames = wire.pack(message, request.id, max_body=wire.MAX_ANSWER)
-        except ProtocolError as error:  # an upstream's number of more than 64 bits, say
-            frames = wire.pack(_error_message(error, None), request.id)
-        request.router.send(request.identity, frames)
+            outbox.add(deltas)
+        except ZbeamError as error:
+            raise Cancelled(error) from None
+        if self.open_requests < COLLECT_FROM_REQUESTS:
+            outbox.flush()
+        else:
+            self._collector.add(outbox)
 
     def _send_error(
         self, router: Router, identity: bytes, request_id: bytes, error: ZbeamError
     ) -> None:
-        router.send(identity, wire.pack(_error_message(error, None), request_id))
+        router.send(identity, wire.pack(error_message(error, None), request_id))
 
     # ---- time and the end -------------------------------------------------------------------
 
@@ -402,10 +300,8 @@ class Broker:
             if request.greenlet is None and now >= generation.deadline:
                 generation.machine.fire("fail")
                 self._finish(request, generation.deadline_error())
-            elif now - request.last_sent >= m.HEARTBEAT_S - TICK_S and not request.router.is_parked(
-                request.identity
-            ):
-                self._send(request, self._progress(request))
+            elif now - request.outbox.last_sent >= SILENCE_S and not request.outbox.parked:
+                request.outbox.send(self._progress(request))
 
     def _progress(self, request: Request) -> m.Progress:
         assert request.ticket is not None
@@ -436,22 +332,6 @@ class Broker:
         for request in requests:
             self._cancel(request, why)
         gevent.joinall([r.greenlet for r in requests if r.greenlet is not None], timeout=5)
-
-
-def _error_message(error: ZbeamError, outcome: m.Outcome | None) -> m.Error:
-    return m.Error(
-        code=error.code,
-        message=error.message,
-        hint=error.hint,
-        http_status=error.http_status,
-        retryable=error.retryable,
-        outcome=outcome,
-    )
-
-
-def _shown(request_id: bytes) -> str:
-    """Make a request id readable; it is the client's, so it may be anything."""
-    return request_id.decode("ascii", "backslashreplace")
 
 
 def _internal(error: Exception) -> ZbeamError:

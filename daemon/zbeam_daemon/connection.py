@@ -12,6 +12,7 @@ brings them out through their documented hooks:
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
@@ -62,7 +63,11 @@ class SocketReader:
         return self
 
     def readline(self, limit: int = -1) -> bytes:
-        """Return a line of the head, cut at ``limit`` bytes; less than a line at EOF."""
+        """Return a line of the head, cut at ``limit`` bytes; b"" at EOF before its first byte.
+
+        Raises ``ConnectionResetError`` at EOF after it: http.client would take half a head for
+        a whole one.
+        """
         while True:
             newline = self.buffer.find(b"\n")
             if newline >= 0 or 0 <= limit <= len(self.buffer):
@@ -73,8 +78,10 @@ class SocketReader:
                 return line
             data = self.sock.recv(RECV_SIZE)
             if not data:
-                line, self.buffer = self.buffer, b""
-                return line
+                if self._connection.phase == ANSWERED:
+                    what = "the connection ended in the head of the response"
+                    raise ConnectionResetError(errno.ECONNRESET, what)
+                return b""
             self._connection.phase = ANSWERED
             self.buffer += data
 

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import gevent
 
@@ -18,33 +17,17 @@ from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
 from zbeam_daemon.breaker import Refusal
 from zbeam_daemon.chat import Call
-from zbeam_daemon.clocks import Clocks
+from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.prices import cost
+from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import explain, retry_after
 from zbeam_daemon.session import ExchangeError, Response
-from zbeam_daemon.sse import EventParser, EventTooLong
 from zbeam_daemon.states import REQUEST
-from zbeam_daemon.upstream import Lease, Upstream
+from zbeam_daemon.upstream import Upstream
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.machine import Machine
 from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings
 from zbeam_shared.record import JsonMap
-
-BODY_LIMIT = 64 * 1024 * 1024
-"""Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
-ERROR_BODY_LIMIT = 64 * 1024
-ERROR_BODY_S = 5.0
-"""How long the body of an error may take; its status has said what matters."""
-END_GRACE_S = 1.0
-"""How long after [DONE] the body may take to end before its session is given up."""
-
-# Reading each event as it comes costs a wake-up and a TLS read apiece. With many streams open
-# the reads of a stream whose events come faster than that are spaced, so that one wake-up
-# serves several events; the price is a delay that grows with the number of streams and stays
-# below what an eye can see.
-PACE_FROM_STREAMS = 24
-PACE_S_PER_STREAM = 40e-6
-PACE_S_MAX = 0.1
 
 _TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
 """What the breaker counts against the upstream."""
@@ -78,7 +61,6 @@ class Generation:
         self.call = call
         self.name = name  # its request id, as the log shows it
         self.waiting_for = "slot"
-        self.keep_alives = 0
         self.started_at = time.monotonic()
         self._settings = upstream.settings  # a reload does not change a request under way
         total_s = self._settings.timeouts.total_s
@@ -87,6 +69,7 @@ class Generation:
         self._fresh = fresh
         self._on_delta = on_delta
         self._answer = Answer()
+        self._reader: Reader | None = None
         self._attempts: list[Attempt] = []
         self._use: SessionUse | None = None
         self._doubled = False
@@ -118,6 +101,11 @@ class Generation:
         self.machine.fire("fail" if error else "complete")
         return error
 
+    @property
+    def keep_alives(self) -> int:
+        """How many signs of life an upstream gave that has not begun to answer."""
+        return self._reader.keep_alives if self._reader else 0
+
     def deadline_error(self) -> ZbeamError:
         """Explain a deadline that passed: how long, waiting for what, and how the pool stood."""
         return ZbeamError(
@@ -129,7 +117,9 @@ class Generation:
 
     def pool_state(self) -> str:
         """Tell what the pool and the gate looked like, for an error to explain itself."""
-        sessions = ", ".join(f"{n} {s}" for s, n in self.upstream.pool.counts().items() if n)
+        sessions = ", ".join(
+            f"{n} {s}" for s, n in self.upstream.sessions.pool.counts().items() if n
+        )
         gate = self.upstream.gate
         text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
         cause = self.upstream.breaker.cause
@@ -205,18 +195,19 @@ class Generation:
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
-            lease = self.upstream.lease(fresh=self._fresh)
+            lease = self.upstream.sessions.lease(fresh=self._fresh)
             session_id = lease.pooled.id
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
-            clocks = Clocks(self._settings.timeouts, time.monotonic())
-            response = self._send(lease, clocks)
+            reader = self._reader = Reader(self._settings.timeouts)
+            session = lease.session
+            response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
             status = response.status
             self._trace_id = response.headers.get("X-Ds-Trace-Id")
             if status == 200:
-                error = self._read_answer(response, clocks)
+                error = self._read_answer(response, reader)
             else:
-                error = explain(status, self._read_error_body(response, clocks))
+                error = explain(status, reader.error_body(response))
                 wait = retry_after(response.headers)
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable:
@@ -227,7 +218,7 @@ class Generation:
         except ExchangeError as broke:
             reason = "reset" if broke.lost else "failed"
             error, failure = self._judge(broke, status, lease)
-        except _Stalled as stalled:
+        except Stalled as stalled:
             reason = "stalled"
             error = ZbeamError("stalled", str(stalled), hint="the answer may have been billed")
         except ZbeamError as known:
@@ -253,14 +244,6 @@ class Generation:
         self._tell_breaker(error, status)
         return error, failure
 
-    def _send(self, lease: Lease, clocks: Clocks) -> Response:
-        def send() -> Response:
-            return lease.session.request("POST", self.call.path, self.call.body)
-
-        response: Response = self._timed(send, clocks)
-        clocks.byte(time.monotonic())
-        return response
-
     def _judge(
         self, broke: ExchangeError, status: int | None, lease: Lease | None
     ) -> tuple[ZbeamError, retry.Failure]:
@@ -268,7 +251,7 @@ class Generation:
         reused = lease is not None and lease.reused
         failure = retry.Failure(broke.phase, status, lost=broke.lost, reused=reused)
         if broke.phase == retry.SENT and broke.lost and reused:
-            self.upstream.counters.stale_detected += 1
+            self.upstream.sessions.stale_detected += 1
         if status == 200:
             error = ZbeamError(
                 "truncated",
@@ -305,87 +288,33 @@ class Generation:
 
     # ---- reading ----------------------------------------------------------------------------
 
-    def _read_answer(self, response: Response, clocks: Clocks) -> ZbeamError | None:
-        kind = response.headers.get("Content-Type", "")
-        if "text/event-stream" in kind:
-            self.upstream.streams += 1
+    def _read_answer(self, response: Response, reader: Reader) -> ZbeamError | None:
+        upstream = self.upstream
+        if "text/event-stream" in response.headers.get("Content-Type", ""):
+            upstream.streams += 1
             try:
-                self._read_events(response, clocks)
+                reader.events(response, self._take, streams=lambda: upstream.streams)
             finally:
-                self.upstream.streams -= 1
+                upstream.streams -= 1
         else:
-            body = self._read_body(response, clocks)
-            delta = self._answer.add_body(body)
+            delta = self._answer.add_body(reader.body(response))
             if delta is not None:
                 self._pass_on([delta])
         return self._answer.failure()
 
-    def _read_events(self, response: Response, clocks: Clocks) -> None:
-        parser = EventParser()
+    def _take(self, events: list[bytes]) -> bool:
+        """Take the data of events into the answer; returns whether it is complete."""
         answer = self._answer
-        alarm = _Alarm(clocks)
-        read_at = time.monotonic()
-        paced = False
-        try:
-            while not (response.done or answer.done):
-                try:
-                    body = response.read(batch=paced)
-                except gevent.Timeout as expired:
-                    alarm.rang(expired)
-                    continue
-                now = time.monotonic()
-                events = self._parse(parser, body)
-                if not events:
-                    self.keep_alives = parser.comments
-                    clocks.byte(now)
-                    continue
-                clocks.progress(now)
-                deltas: list[JsonMap] = []
-                for data in events:
-                    delta = answer.add_event(data)
-                    if delta is not None:
-                        merge(deltas, delta)
-                if answer.size > BODY_LIMIT:
-                    raise bad_response(f"the answer is longer than {BODY_LIMIT:,} characters", b"")
-                if deltas:
-                    self._pass_on(deltas)
-                paced = self._pace((now - read_at) / len(events), alarm)
-                read_at = now
-        finally:
-            alarm.stop()
-        while not response.done and self._read_end(response):
-            pass
-
-    def _parse(self, parser: EventParser, body: bytes) -> list[bytes]:
-        try:
-            return parser.feed(body)
-        except EventTooLong as error:
-            raise bad_response(str(error), body) from None
-
-    def _pace(self, interval_s: float, alarm: _Alarm) -> bool:
-        """Let more events of a fast stream come together; returns whether it did."""
-        streams = self.upstream.streams
-        pause_s = min(PACE_S_MAX, streams * PACE_S_PER_STREAM)
-        if streams < PACE_FROM_STREAMS or interval_s >= pause_s:
-            return False
-        try:
-            gevent.sleep(pause_s)
-        except gevent.Timeout as expired:
-            alarm.rang(expired)
-        return True
-
-    def _read_end(self, response: Response) -> bool:
-        """Read what follows [DONE]; False when the body does not end in time or breaks."""
-        try:
-            with gevent.Timeout(END_GRACE_S) as timer:
-                response.read()
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                raise
-            return False
-        except ExchangeError:
-            return False  # the answer is complete; only its session is not fit for another
-        return True
+        deltas: list[JsonMap] = []
+        for data in events:
+            delta = answer.add_event(data)
+            if delta is not None:
+                merge(deltas, delta)
+        if answer.size > BODY_LIMIT:
+            raise bad_response(f"the answer is longer than {BODY_LIMIT:,} characters", b"")
+        if deltas:
+            self._pass_on(deltas)
+        return answer.done
 
     def _pass_on(self, deltas: list[JsonMap]) -> None:
         if "first_token" not in self._ms:
@@ -393,44 +322,6 @@ class Generation:
         self.waiting_for = "data"
         self.machine.fire("chunk")
         self._on_delta(deltas)
-
-    def _read_body(self, response: Response, clocks: Clocks) -> bytes:
-        pieces = []
-        size = 0
-        while not response.done:
-            pieces.append(self._timed(response.read, clocks))
-            clocks.byte(time.monotonic())
-            size += len(pieces[-1])
-            if size > BODY_LIMIT:
-                raise bad_response(f"the body is longer than {BODY_LIMIT:,} bytes", b"")
-        return b"".join(pieces)
-
-    def _read_error_body(self, response: Response, clocks: Clocks) -> bytes:
-        """Read what an error says, as far as it comes: one that breaks off is still that error."""
-        body = b""
-        timer = gevent.Timeout(ERROR_BODY_S)
-        try:
-            with timer:
-                while not response.done and len(body) < ERROR_BODY_LIMIT:
-                    body += self._timed(response.read, clocks)
-                    clocks.byte(time.monotonic())
-        except (ExchangeError, _Stalled):
-            pass
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                raise
-        return body
-
-    def _timed(self, act: Callable[[], Any], clocks: Clocks) -> Any:
-        """Do something that waits for the upstream; raises ``_Stalled`` when a clock runs out."""
-        due, what = clocks.due()
-        with gevent.Timeout(max(0.0, due - time.monotonic())) as timer:
-            try:
-                return act()
-            except gevent.Timeout as expired:
-                if expired is not timer:
-                    raise
-                raise _Stalled(f"the API stalled: {what}") from None
 
 
 def breaker_error(refusal: Refusal) -> ZbeamError:
@@ -440,36 +331,3 @@ def breaker_error(refusal: Refusal) -> ZbeamError:
         f"the API is failing: {refusal.cause}",
         hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
     )
-
-
-class _Stalled(Exception):
-    """One of the clocks ran out."""
-
-
-class _Alarm:
-    """Watches the clocks with one timer that is set again only when it has rung.
-
-    A timer for every read would cost more than the read; so the timer is left as it was set
-    first, and what it means is looked up when it fires.
-    """
-
-    def __init__(self, clocks: Clocks) -> None:
-        self._clocks = clocks
-        self._set()
-
-    def rang(self, expired: gevent.Timeout) -> None:
-        """Handle a time-out: set the timer again, or raise ``_Stalled``; others' go on."""
-        if expired is not self._timer:
-            raise expired
-        due, what = self._clocks.due()
-        if due <= time.monotonic():
-            raise _Stalled(f"the API stalled: {what}") from None
-        self._set()
-
-    def stop(self) -> None:
-        """Take the timer back."""
-        self._timer.close()
-
-    def _set(self) -> None:
-        due, _what = self._clocks.due()
-        self._timer = gevent.Timeout.start_new(max(0.0, due - time.monotonic()))

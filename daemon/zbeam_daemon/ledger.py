@@ -1,6 +1,6 @@
-"""What was used and what it cost, by model: counters that live and die with the daemon.
+"""What was used and what it cost: the line of each request, and counters by model.
 
-The durable record is the log line of each request; this is for looking at.
+The line in the log is the durable record; the counters live and die with the daemon.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from zbeam_shared.messages import Outcome
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import Outcome, Usage
 
 
 class Ledger:
@@ -51,3 +52,29 @@ class Ledger:
             model: {**{name: tokens[name] for name in names}, "cost": self._cost.get(model)}
             for model, tokens in self._tokens.items()
         }
+
+
+def usage_fields(asked_for: str, outcome: Outcome, error: ZbeamError | None) -> dict[str, object]:
+    """Return what the log line of a request says of its end, its tokens and its cost.
+
+    ``asked_for`` is the model of the request, for one that was never answered by any.
+    """
+    usage = outcome.usage or Usage()
+    return {
+        "model": outcome.model or asked_for,
+        "outcome": error.code if error else "ok",
+        "cause": error.message if error else None,
+        "http_status": error.http_status if error else None,
+        "finish_reason": outcome.finish_reason,
+        "attempts": len(outcome.attempts),
+        "session": outcome.session.id if outcome.session else None,
+        "reused": outcome.session.reused if outcome.session else None,
+        "hit_tokens": usage.prompt_cache_hit_tokens,
+        "miss_tokens": usage.prompt_cache_miss_tokens,
+        "output_tokens": usage.completion_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost": outcome.cost,
+        "possible_double": outcome.possible_double,
+        "total_ms": outcome.timings_ms.total,
+        "trace_id": outcome.trace_id,
+    }

@@ -155,7 +155,10 @@ class Pool:
 
     def missing(self) -> int:
         """Return how many sessions must be opened to have ``warm`` of them at hand."""
-        have = len(self._idle) + sum(s.warming for s in self.sessions.values() if not s.claimed)
+        coming = sum(
+            s.state == "probing" or (s.warming and not s.claimed) for s in self.sessions.values()
+        )
+        have = len(self._idle) + coming
         room = self.settings.max_sessions - len(self.sessions)
         return max(0, min(self.settings.warm - have, room))
 

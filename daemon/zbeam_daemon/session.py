@@ -82,7 +82,7 @@ class Session:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._adapter = OneConnectionAdapter(transport.context)
-        self._session = requests.Session()
+        self._session = _NoRedirects()
         self._session.trust_env = False
         self._session.proxies = dict(transport.proxies)
         self._session.cookies.set_policy(_NoCookies())
@@ -274,6 +274,16 @@ class Response:
         self._original.close()
         if self._keep_alive:
             self._found.raw.release_conn()
+
+
+class _NoRedirects(requests.Session):
+    """A redirect is an answer like any other: not followed, and its body is ours to read.
+
+    Without this requests reads the body of one even with ``allow_redirects=False``.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
 
 
 class _NoCookies(http.cookiejar.DefaultCookiePolicy):

@@ -31,10 +31,10 @@ class Tally:
         """Add what an upstream has counted."""
         self.hits += upstream.counters.hits
         self.misses += upstream.counters.misses
-        self.stale_detected += upstream.counters.stale_detected
-        self.opened += upstream.pool.opened
-        self.closed.update(upstream.pool.closed)
-        self.probes.update(upstream.counters.probes)
+        self.stale_detected += upstream.sessions.stale_detected
+        self.opened += upstream.sessions.pool.opened
+        self.closed.update(upstream.sessions.pool.closed)
+        self.probes.update(upstream.sessions.probes)
         self.requests.update(upstream.counters.requests)
 
     def plus(self, upstreams: Iterable[Upstream]) -> Tally:
@@ -53,7 +53,7 @@ def stats(tally: Tally, upstreams: Iterable[Upstream], uptime_s: float) -> dict[
     """Return the session cache's counters since the start, and its sessions as they are now."""
     sessions: Counter[str] = Counter()
     for upstream in upstreams:
-        sessions.update(upstream.pool.counts())
+        sessions.update(upstream.sessions.pool.counts())
     served = tally.hits + tally.misses
     return {
         "hits": tally.hits,
@@ -74,7 +74,7 @@ def upstream_status(upstream: Upstream) -> dict[str, Any]:
     return {
         "base_url": upstream.settings.base_url,
         "model": upstream.settings.generation.model,
-        "sessions": upstream.pool.counts(),
+        "sessions": upstream.sessions.pool.counts(),
         "breaker": {"state": upstream.breaker.state, "cause": upstream.breaker.cause or None},
         "gate": upstream.gate.snapshot(),
     }

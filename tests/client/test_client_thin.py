@@ -36,17 +36,16 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
     ours = {name for name in extra if name.split(".")[0] in ("zbeam_client", "zbeam_shared")}
     assert extra - ours <= ALLOWED
     assert not {name.split(".")[0] for name in extra} & HEAVY
-    for later in ("cli.cache", "cli.daemon", "cli.completion", "autostart", "compat"):
+    for later in (
+        *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
+        *("aio", "autostart", "compat", "files", "recovery"),
+    ):
         assert f"zbeam_client.{later}" not in ours
 
 
 def test_a_view_does_not_load_what_generate_needs(command: Command) -> None:
     names = loaded(command, RUN, "cache", "stats")
-    assert not names & {
-        "zbeam_client.cli.generate",
-        "zbeam_client.files",
-        "zbeam_client.cli.daemon",
-    }
+    assert not names & {"zbeam_client.cli.generate", "zbeam_client.cli.daemon"}
 
 
 def test_the_package_loads_only_what_is_named(command: Command) -> None:

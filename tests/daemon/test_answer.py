@@ -213,7 +213,6 @@ def test_usage_of_other_servers_is_completed(
 @pytest.mark.parametrize(
     ("events", "missing"),
     [
-        ([], "[DONE]"),
         ([chunk({"content": "half"})], "[DONE]"),
         ([chunk({"content": "x"}, finish="stop", usage=USAGE)], "[DONE]"),
         ([chunk({"content": "half"}), b"[DONE]"], "finish_reason"),
@@ -229,6 +228,12 @@ def test_an_answer_without_its_end_is_truncated_and_keeps_what_came(
     assert failure.code == "truncated"
     assert missing in failure.message
     assert answer.content == "".join(delta.get("content", "") for delta in deltas)
+
+
+def test_an_answer_of_which_nothing_came_is_a_bad_response() -> None:
+    failure = Answer().failure()
+    assert failure is not None
+    assert (failure.code, failure.message) == ("bad_response", "the body is blank")
 
 
 def test_a_lack_of_resources_is_a_failure_that_may_be_tried_again() -> None:

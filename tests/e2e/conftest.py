@@ -29,6 +29,13 @@ def standin(_the_standin: Standin) -> Standin:
 
 
 @pytest.fixture
+def dropping() -> Iterator[Standin]:
+    """A stand-in of its own for silent drops: it does not notice when such a client leaves."""
+    with Standin(tls=True) as standin:
+        yield standin
+
+
+@pytest.fixture
 def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts daemons beside the stand-in; those that still run at the end must stop cleanly."""
     with contextlib.ExitStack() as stack:

@@ -272,7 +272,7 @@ def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
     peer.generate()
     peer.receive_until(m.Delta)
     wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
-    assert daemon.ask(m.Stats())["closed"] == {"reconfigured": 1}
+    wait_until(lambda: daemon.ask(m.Stats())["closed"] == {"reconfigured": 1})
 
     file.write_text("sk-invalid-0123456789")
     daemon.wait_for("config.reloaded", 2)

@@ -252,21 +252,18 @@ def test_views_are_answered_while_every_slot_and_every_session_is_busy(
     assert (stats["opened"], stats["sessions"]["leased"]) == (1, 1)
 
 
-def test_a_request_that_finds_the_pool_full_gets_the_next_session_that_comes_free(
+def test_a_request_waits_for_the_only_session_while_it_is_probed(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario("[defaults]\ntokens = 30\ntoken_delay_s = 0.02\n")
-    daemon = start(warm=0, pool="max_sessions = 2", limits="concurrency.flash = 2")
+    standin.set_scenario('[[rule]]\npath = "/models"\nfirst_byte_delay_s = 1\n')
+    daemon = start(warm=1, pool="max_sessions = 1\nprobe_interval_s = 0.1")
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["probing"] == 1)
     peer = daemon.peer()
-    peer.generate(request_id=b"drains")
-    peer.receive_until(m.Delta)
-    assert daemon.ask(m.Flush(), admin=True) == {"flushed": 0, "draining": 1}
-    daemon.edit("max_sessions = 2", "max_sessions = 1")
-    daemon.wait_for("config.reloaded")
-    peer.generate(request_id=b"waits")
-    ended = peer.outcomes(2)
-    assert all(isinstance(last, m.Result) for last in ended.values())
-    assert list(ended) == [b"drains", b"waits"]
+    peer.generate()
+    outcome = peer.result()
+    assert outcome.session is not None
+    assert outcome.session.reused
+    assert standin.counts()["connections_opened"] == 1
 
 
 def test_a_session_that_was_never_used_counts_as_alive(start: Start, standin: Standin) -> None:

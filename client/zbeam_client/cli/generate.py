@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +13,13 @@ from zbeam_client.cli.inputs import read_prompt, read_request
 from zbeam_client.cli.options import TEXT, Finite, Settings, with_common
 from zbeam_client.cli.report import Printer, failure_object, response_object
 from zbeam_client.cli.signals import Signalled
-from zbeam_client.files import AtomicFile
 from zbeam_client.request import GenerationRequest
 from zbeam_client.stream import Stream
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
+
+if TYPE_CHECKING:
+    from zbeam_client.files import AtomicFile
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 
@@ -151,19 +153,11 @@ def build_request(
 
 
 def _open_target(target: str | None) -> AtomicFile | nullcontext[None]:
-    return nullcontext() if target is None else _Target(target)
+    if target is None:
+        return nullcontext()
+    from zbeam_client.cli.target import Target
 
-
-class _Target(AtomicFile):
-    """The file of -o, with its problems told as usage errors."""
-
-    def __enter__(self) -> _Target:
-        try:
-            super().__enter__()
-        except OSError as error:
-            name = click.format_filename(self.path)
-            raise ZbeamError("bad_request", f"cannot write {name}: {error.strerror}") from None
-        return self
+    return Target(target)
 
 
 def _commit(file: AtomicFile, content: str, *, rescue: bool) -> None:

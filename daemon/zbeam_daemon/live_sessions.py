@@ -1,0 +1,290 @@
+"""The live sessions of one upstream: carries out what the pool decides.
+
+The pool (``pool.py``) knows sessions by id and state; here are the connections that belong to
+them. Nothing else opens, probes or closes one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.lock
+
+from zbeam_daemon.config.settings import UpstreamSettings
+from zbeam_daemon.log import Log
+from zbeam_daemon.pool import Closing, Pool, PooledSession
+from zbeam_daemon.retry import CONNECTING
+from zbeam_daemon.session import ExchangeError, Session, Transport
+
+CONNECTS_AT_ONCE = 32
+"""Connections being made at one time. A thousand handshakes side by side all take a thousand
+times as long, and all of them time out."""
+PROBE_LIMIT = 4 * 1024 * 1024
+"""Bytes of the answer to a probe."""
+_numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
+
+
+@dataclass(slots=True)
+class Lease:
+    """A session in the hands of one request; ends with ``release`` or ``broken``."""
+
+    sessions: LiveSessions
+    pooled: PooledSession
+    session: Session
+    reused: bool
+    age_s: float
+
+    def release(self) -> None:
+        """Give back a session whose response ended cleanly."""
+        self.sessions.released(self)
+
+    def broken(self, reason: str) -> None:
+        """Give up a session that was cancelled, broke, or may not be used again."""
+        self.sessions.carry_out(self.sessions.pool.broken(self.pooled, reason))
+
+
+class LiveSessions:
+    """The connections behind the pool's records.
+
+    ``wake`` is set whenever there may be something for the keeper of the warm target to do.
+    """
+
+    def __init__(self, settings: UpstreamSettings, log: Log) -> None:
+        self.settings = settings
+        self.transport = Transport.of(settings)
+        self.pool = Pool(settings.pool, numbers=_numbers)
+        self.probes: Counter[str] = Counter()
+        self.stale_detected = 0
+        self.wake = gevent.event.Event()
+        self._log = log
+        self._open: dict[str, Session] = {}
+        self._connects = gevent.lock.Semaphore(CONNECTS_AT_ONCE)
+        self._changed = gevent.event.Event()
+
+    # ---- for requests -----------------------------------------------------------------------
+
+    def lease(self, *, fresh: bool = False) -> Lease:
+        """Lease a live session, or open one; waits while the pool is full.
+
+        Raises ``ExchangeError`` (phase connecting) when no connection can be made. The caller
+        bounds the time.
+        """
+        while True:
+            found = self.pool.acquire(time.monotonic(), fresh=fresh)
+            for closing in found.closing:
+                self.carry_out(closing)
+            pooled = found.session
+            if pooled is None:
+                self._changed.wait()
+            elif found.action == "open":
+                return self._open_for(pooled)
+            elif found.action == "claim":
+                self._await_claimed(pooled)
+                if pooled.state == "idle":
+                    self.pool.lease(pooled)
+                    return self._leased(pooled, reused=True)
+            elif found.action == "check":
+                if self.probe(pooled) and pooled.state == "idle":
+                    self.pool.lease(pooled)
+                    return self._leased(pooled, reused=True)
+            elif self._open[pooled.id].is_alive():
+                return self._leased(pooled, reused=True)
+            else:
+                self.stale_detected += 1
+                self.carry_out(self.pool.broken(pooled, "stale"))
+
+    def released(self, lease: Lease) -> None:
+        """Take a lease back."""
+        self._idle_or_closed(lease.pooled, self.pool.release(lease.pooled, time.monotonic()))
+
+    # ---- for the keeper ---------------------------------------------------------------------
+
+    def open_one(self) -> str | None:
+        """Open one session in advance; returns why it could not be opened."""
+        pooled = self.pool.warm_one(time.monotonic())
+        if pooled is None:
+            return "the pool is full (pool.max_sessions)"
+        try:
+            self._connect(pooled)
+        except ExchangeError as error:
+            return error.cause
+        return None
+
+    def probe(self, pooled: PooledSession) -> bool:
+        """Prove that a session in state probing is alive: any complete HTTP response will do."""
+        session = self._open[pooled.id]
+        session.unwatch()
+        alive = False
+        timer = gevent.Timeout(self.pool.settings.probe_timeout_s)
+        try:
+            with timer:
+                if session.is_alive():
+                    response = session.request("GET", "/models")
+                    response.read_all(PROBE_LIMIT)
+                    alive = response.reusable
+        except ExchangeError:
+            pass
+        except gevent.Timeout as expired:
+            if expired is not timer:  # the deadline of the request that waits for the probe
+                raise
+        finally:
+            # However it ended, a session must not stay in probing.
+            if pooled.state == "probing":
+                self._probed(pooled, alive=alive)
+        return alive
+
+    def _probed(self, pooled: PooledSession, *, alive: bool) -> None:
+        self.probes["ok" if alive else "failed"] += 1
+        self.stale_detected += not alive
+        closing = self.pool.probed(pooled, time.monotonic(), alive=alive)
+        self._log.debug("session.probe", session=pooled.id, alive=alive)
+        self._idle_or_closed(pooled, closing)
+
+    def flush(self, reason: str) -> tuple[int, int]:
+        """Retire all sessions; returns (closed now, finishing first)."""
+        closing, draining = self.pool.flush(reason)
+        for one in closing:
+            self.carry_out(one)
+        self.wake.set()
+        return len(closing), draining
+
+    def shutdown(self) -> None:
+        """Close every session whatever it is doing."""
+        for closing in self.pool.shutdown():
+            self.carry_out(closing)
+
+    def sweep(self) -> None:
+        """Close what is past its lifetime or idle limit."""
+        for closing in self.pool.sweep(time.monotonic()):
+            self.carry_out(closing)
+
+    # ---- carrying out -----------------------------------------------------------------------
+
+    def _open_for(self, pooled: PooledSession) -> Lease:
+        self._connect(pooled)
+        if pooled.state != "idle":
+            raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
+        self.pool.lease(pooled)
+        return self._leased(pooled, reused=False)
+
+    def _connect(self, pooled: PooledSession) -> None:
+        """Open the connection of a session in state connecting; it is idle afterwards.
+
+        Raises ``ExchangeError`` when it cannot be opened.
+        """
+        began = time.monotonic()
+        timer = gevent.Timeout(self.settings.timeouts.connect_s)
+        reason = "connect_failed"
+        event = "cancel"
+        try:
+            with self._connects, timer:
+                began = time.monotonic()
+                session = Session.open(self.transport)
+        except ExchangeError as error:
+            event = "fail"
+            self._log.debug("session.failed", session=pooled.id, cause=error.cause)
+            raise
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                reason = "deadline"
+                raise
+            event = "fail"
+            seconds = self.settings.timeouts.connect_s
+            cause = f"no connection within {seconds:g} s (timeouts.connect_s)"
+            self._log.debug("session.failed", session=pooled.id, cause=cause)
+            raise ExchangeError(cause, phase=CONNECTING, lost=False) from None
+        except BaseException:
+            reason = "cancelled"
+            raise
+        else:
+            event = ""
+        finally:
+            if event and pooled.state != "closed":
+                self.pool.failed(pooled, reason, event=event)
+                self._notify()
+        now = time.monotonic()
+        self._open[pooled.id] = session
+        closing = self.pool.ready(pooled, now)
+        self._log.debug(
+            "session.opened",
+            session=pooled.id,
+            upstream=self.settings.name,
+            connect_ms=(now - began) * 1000,
+            **session.describe(),
+        )
+        self._idle_or_closed(pooled, closing)
+
+    def _leased(self, pooled: PooledSession, *, reused: bool) -> Lease:
+        session = self._open[pooled.id]
+        session.unwatch()
+        age = time.monotonic() - pooled.created_at
+        return Lease(self, pooled, session, reused, age)
+
+    def _await_claimed(self, pooled: PooledSession) -> None:
+        while pooled.state == "connecting":
+            self._changed.wait()
+
+    def _idle_or_closed(self, pooled: PooledSession, closing: Closing | None) -> None:
+        if closing is not None:
+            self.carry_out(closing)
+        else:
+            self._idle(pooled)
+
+    def _idle(self, pooled: PooledSession) -> None:
+        """Watch a session that has become idle, and tell those who wait for one."""
+
+        def on_readable() -> None:
+            if not session.is_alive():
+                closing = self.pool.dead(pooled, "peer_closed")
+                if closing is not None:
+                    self.carry_out(closing)
+
+        session = self._open[pooled.id]
+        session.watch(on_readable)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed.clear()
+
+    def carry_out(self, closing: Closing) -> None:
+        """Close the connection that the pool has given up."""
+        pooled = closing.session
+        session = self._open.pop(pooled.id, None)
+        if session is not None:
+            session.close()
+            now = time.monotonic()
+            self._log.debug(
+                "session.closed",
+                session=pooled.id,
+                reason=closing.reason,
+                age_s=now - pooled.created_at,
+                requests=pooled.requests,
+            )
+        self._notify()
+        self.wake.set()
+
+    def describe(self) -> Iterable[dict[str, Any]]:
+        """Return one entry a session, for ``cache info``."""
+        now = time.monotonic()
+        for pooled in self.pool.sessions.values():
+            session = self._open.get(pooled.id)
+            connection = session.describe() if session else {"local_address": None, "tls": None}
+            probe = pooled.last_probe_at
+            yield {
+                "id": pooled.id,
+                "upstream": self.settings.name,
+                "state": pooled.state,
+                "age_s": round(now - pooled.created_at, 3),
+                "idle_s": round(now - pooled.idle_since, 3) if pooled.state == "idle" else None,
+                "requests": pooled.requests,
+                "last_probe": None if probe is None else round(now - probe, 3),
+                **connection,
+            }

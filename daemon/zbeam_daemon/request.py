@@ -1,0 +1,49 @@
+"""One open request: who asked, how far it is, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gevent
+
+from zbeam_daemon.gate import Ticket
+from zbeam_daemon.generation import Generation
+from zbeam_daemon.outbox import Outbox
+from zbeam_daemon.router import Router
+from zbeam_shared.errors import ZbeamError
+
+Peer = tuple[Router, bytes]
+
+
+@dataclass(eq=False)
+class Request:
+    """The broker's record of one request, from its message to its end."""
+
+    client: str
+    outbox: Outbox
+    generation: Generation
+    ticket: Ticket | None = None
+    greenlet: gevent.Greenlet | None = None
+    cancelled: ZbeamError | None = None  # why, once it is to be cancelled
+    queued: bool = False  # the gate did not admit it at once
+    begun: bool = False
+
+    @property
+    def peer(self) -> Peer:
+        """The connection that it came in on."""
+        return self.outbox.router, self.outbox.identity
+
+    @property
+    def id(self) -> bytes:
+        """The id that its client chose."""
+        return self.outbox.request_id
+
+    @property
+    def shown_id(self) -> str:
+        """The id as logs show it."""
+        return shown(self.id)
+
+
+def shown(request_id: bytes) -> str:
+    """Make a request id readable; it is the client's, so it may be anything."""
+    return request_id.decode("ascii", "backslashreplace")
