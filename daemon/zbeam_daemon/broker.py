@@ -13,13 +13,14 @@ from typing import Any
 
 import gevent
 
+from zbeam_daemon.admission import Admission
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
-from zbeam_daemon.gate import Ticket
-from zbeam_daemon.generation import Cancelled, Generation, breaker_error
+from zbeam_daemon.generation import Cancelled, Generation
 from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.log import Log
 from zbeam_daemon.outbox import COLLECT_FROM_REQUESTS, Collector, Outbox, error_message
+from zbeam_daemon.refusal import breaker_error
 from zbeam_daemon.request import Peer, Request, shown
 from zbeam_daemon.router import Router
 from zbeam_daemon.upstream import Upstream
@@ -56,7 +57,8 @@ class Broker:
         self._pong = pong
         self._calls = 0
         self._peers: dict[Peer, dict[bytes, Request]] = {}
-        self._by_ticket: dict[Ticket, Request] = {}
+        self._open: dict[Request, None] = {}
+        self._admission = Admission(self._start)
         self._collector = Collector()
 
     # ---- what comes in ----------------------------------------------------------------------
@@ -171,23 +173,16 @@ class Broker:
             fresh=message.fresh,
             deadline_s=message.deadline_s,
             on_delta=lambda deltas: self._on_delta(request, deltas),
+            wait_again=lambda delay_s: self._admission.wait_again(request, delay_s),
         )
         outbox = Outbox(
             router, identity, request_id, stream=message.stream, credit=max(0, message.credit)
         )
         request = Request(message.client[:128] or "unnamed", outbox, generation)
-        ticket = upstream.gate.submit(request.client, call.family, call.ceiling)
-        if ticket is None:
-            raise ZbeamError(
-                "busy",
-                f"the queue is full ({upstream.settings.limits.queue} requests wait; "
-                f"{generation.pool_state()})",
-                hint="try again later, or raise limits.queue",
-            )
-        request.ticket = ticket
-        request.queued = not ticket.admitted
+        self._admission.submit(request)
+        request.queued = self._admission.position(request) > 0
+        self._open[request] = None
         self._peers.setdefault(request.peer, {})[request.id] = request
-        self._by_ticket[ticket] = request
         self.clients.queued(request.client)
         self._log.debug(
             "request.accepted",
@@ -195,10 +190,10 @@ class Broker:
             client=request.client,
             model=call.model,
             stream=message.stream,
-            admitted=ticket.admitted,
+            queued=request.queued,
         )
-        request.outbox.send(m.Accepted(position=upstream.gate.position(ticket)))
-        if ticket.admitted:
+        request.outbox.send(m.Accepted(position=self._admission.position(request)))
+        if not request.queued:
             self._start(request)
 
     def _start(self, request: Request) -> None:
@@ -236,10 +231,8 @@ class Broker:
             del self._peers[request.peer]
         self.last_work_at = time.monotonic()
         self._account(request, outcome, error)
-        assert request.ticket is not None
-        del self._by_ticket[request.ticket]
-        for ticket in request.generation.upstream.gate.leave(request.ticket):
-            self._start(self._by_ticket[ticket])
+        del self._open[request]
+        self._admission.give_back(request)
 
     def _account(self, request: Request, outcome: m.Outcome, error: ZbeamError | None) -> None:
         """Count a request and write its line: the durable record of what it used."""
@@ -295,6 +288,9 @@ class Broker:
     def tick(self) -> None:
         """Heartbeat: let each waiting client hear something, and end what is overdue."""
         now = time.monotonic()
+        for upstream in self._upstreams.all():
+            upstream.raise_ceilings(now)
+            self.admit_waiting(upstream)
         for request in self._all():
             generation = request.generation
             if request.greenlet is None and now >= generation.deadline:
@@ -304,27 +300,25 @@ class Broker:
                 request.outbox.send(self._progress(request))
 
     def _progress(self, request: Request) -> m.Progress:
-        assert request.ticket is not None
         generation = request.generation
         return m.Progress(
             waiting_for=generation.waiting_for,
             waited_s=round(time.monotonic() - generation.started_at, 3),
-            position=generation.upstream.gate.position(request.ticket),
+            position=self._admission.position(request),
             keep_alives=generation.keep_alives,
         )
 
     def admit_waiting(self, upstream: Upstream) -> None:
         """Let in what fits after the gate's bounds were raised."""
-        for ticket in upstream.gate.admit_waiting():
-            self._start(self._by_ticket[ticket])
+        self._admission.admit_waiting(upstream)
 
     @property
     def open_requests(self) -> int:
         """How many requests are queued or running."""
-        return len(self._by_ticket)
+        return len(self._open)
 
     def _all(self) -> list[Request]:
-        return list(self._by_ticket.values())
+        return list(self._open)
 
     def cancel_all(self, why: ZbeamError) -> None:
         """Cancel every request and wait until each client has been told."""

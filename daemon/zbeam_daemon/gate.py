@@ -8,7 +8,7 @@ thousands does not starve somebody's single question. Every operation is O(1).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ class _Family:
     queued: int = 0
     # Clients with waiting tickets, in the order of their next turn. A ticket that was
     # cancelled while it waited is removed from its queue at once, so that counts stay true.
-    waiting: dict[str, dict[Ticket, None]] = field(default_factory=dict)
+    waiting: dict[str, OrderedDict[Ticket, None]] = field(default_factory=dict)
 
 
 class Gate:
@@ -61,24 +61,41 @@ class Gate:
         for family, state in self._families.items():
             state.ceiling = ceiling_of(family)
 
-    def submit(self, client: str, family: str, ceiling: int) -> Ticket | None:
-        """Ask for a slot; returns an admitted or a waiting ticket, None when the queue is full."""
+    def submit(
+        self, client: str, family: str, ceiling: int, *, again: bool = False
+    ) -> Ticket | None:
+        """Ask for a slot; returns an admitted or a waiting ticket, None when the queue is full.
+
+        ``again`` is for a request that had a slot and gave it back while it waited to be tried
+        once more: it comes before its client's others, and no queue is too full for it.
+        """
         state = self._families.get(family) or self._first_of(family, ceiling)
         state.ceiling = ceiling
         ticket = Ticket(client, family)
         if self.in_use < self.total and state.in_use < state.ceiling and not state.queued:
             self._admit(ticket, state)
             return ticket
-        if self.queued >= self.queue:
+        if self.queued >= self.queue and not again:
             return None
-        queue = state.waiting.setdefault(client, {})
-        ticket.number = next(reversed(queue)).number + 1 if queue else 0
+        queue = state.waiting.setdefault(client, OrderedDict())
+        if queue:
+            ticket.number = (
+                next(iter(queue)).number - 1 if again else next(reversed(queue)).number + 1
+            )
         queue[ticket] = None
+        if again:
+            queue.move_to_end(ticket, last=False)
         state.queued += 1
         self.queued += 1
         if state.queued == 1:
             self._turns.append(family)
         return ticket
+
+    def set_ceiling(self, family: str, ceiling: int) -> None:
+        """Change one family's bound; call ``admit_waiting`` after raising it."""
+        state = self._families.get(family)
+        if state is not None:
+            state.ceiling = ceiling
 
     def leave(self, ticket: Ticket) -> list[Ticket]:
         """Give a slot back, or leave the queue; returns the tickets admitted instead."""

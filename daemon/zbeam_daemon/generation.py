@@ -15,12 +15,11 @@ import gevent
 
 from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
-from zbeam_daemon.breaker import Refusal
 from zbeam_daemon.chat import Call
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.prices import cost
 from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
-from zbeam_daemon.refusal import explain, retry_after
+from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
 from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.states import REQUEST
 from zbeam_daemon.upstream import Upstream
@@ -55,6 +54,7 @@ class Generation:
         fresh: bool,
         deadline_s: float | None,
         on_delta: Callable[[list[JsonMap]], None],
+        wait_again: Callable[[float], None],
     ) -> None:
         self.machine = Machine("request", REQUEST)
         self.upstream = upstream
@@ -68,6 +68,7 @@ class Generation:
         self.deadline = self.started_at + self.patience_s
         self._fresh = fresh
         self._on_delta = on_delta
+        self._wait_again = wait_again
         self._answer = Answer()
         self._reader: Reader | None = None
         self._attempts: list[Attempt] = []
@@ -154,6 +155,10 @@ class Generation:
     # ---- attempts ---------------------------------------------------------------------------
 
     def _try_until_done(self) -> ZbeamError | None:
+        hold_s = self.upstream.backoff.hold(time.monotonic())
+        if hold_s:  # the upstream has asked everybody to wait
+            self.waiting_for = "retry"
+            gevent.sleep(hold_s)
         while True:
             error, failure = self._attempt()
             if error is None or failure is None:
@@ -168,18 +173,24 @@ class Generation:
             )
             if again is None:
                 return error
+            # One that lost an old connection goes on at once; trouble is everybody's.
+            pause_s = self.upstream.backoff.pause(time.monotonic()) if again.delay_s else 0.0
+            delay_s = max(again.delay_s, pause_s)
+            if delay_s >= self.deadline - time.monotonic():
+                return error
             self.upstream.log.info(
                 "request.retry",
                 request=self.name,
                 cause=error.message,
-                delay_s=again.delay_s,
+                delay_s=delay_s,
                 possible_double=again.possible_double,
             )
             self._doubled = self._doubled or again.possible_double
             self._answer = Answer()
             self.machine.fire("retry")
             self.waiting_for = "retry"
-            gevent.sleep(again.delay_s)
+            if delay_s:
+                self._wait_again(delay_s)
             self.machine.fire("admit")
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
@@ -241,7 +252,7 @@ class Generation:
         if error is not None:
             # Some servers repeat what they refuse.
             error.message = self._settings.api_key.hidden_in(error.message)
-        self._tell_breaker(error, status)
+        self._share(error, failure)
         return error, failure
 
     def _judge(
@@ -252,35 +263,29 @@ class Generation:
         failure = retry.Failure(broke.phase, status, lost=broke.lost, reused=reused)
         if broke.phase == retry.SENT and broke.lost and reused:
             self.upstream.sessions.stale_detected += 1
-        if status == 200:
-            error = ZbeamError(
-                "truncated",
-                f"the answer broke off: {broke.cause}",
-                hint="what arrived is kept; the tokens were probably billed",
-            )
-        elif broke.phase == retry.CONNECTING:
-            error = ZbeamError(
-                "upstream_unavailable",
-                f"no connection to {self._settings.base_url}: {broke.cause}",
-                hint="see: zbeam-client status",
-            )
-        else:
-            error = ZbeamError(
-                "upstream_unavailable", f"the exchange with the API broke: {broke.cause}"
-            )
-        return error, failure
+        return explain_break(broke, status, self._settings.base_url), failure
 
     def _ask_breaker(self, now: float) -> None:
         refusal = self.upstream.breaker.admit(now)
         if refusal is not None:
             raise breaker_error(refusal)
 
-    def _tell_breaker(self, error: ZbeamError | None, status: int | None) -> None:
-        refused = status is not None and status < 500 and status != 200
+    def _share(self, error: ZbeamError | None, failure: retry.Failure | None) -> None:
+        """Let others know how the upstream is: the breaker, the back-off, the learned limit."""
+        now = time.monotonic()
+        upstream = self.upstream
+        status = None if error is None else error.http_status
+        if status == 429 and error is not None:
+            upstream.refused(self.call.family, self.call.ceiling, error.message)
+        if error is None:
+            upstream.backoff.succeeded()
+        elif status == 429 or error.code in _TROUBLE:
+            upstream.backoff.failed(now, failure.retry_after_s if failure else None)
+        refused = status is not None and status < 500
         if error is None or refused or error.code == "content_filter":
-            self.upstream.breaker.success()  # a refusal is an answer too
+            upstream.breaker.success()  # a refusal is an answer too
         elif error.code in _TROUBLE:
-            self.upstream.breaker.failure(time.monotonic(), error.message)
+            upstream.breaker.failure(now, error.message)
 
     def _note_lease(self, lease: Lease, began: float) -> None:
         self._ms["connect"] = round((time.monotonic() - began) * 1000, 3)
@@ -322,12 +327,3 @@ class Generation:
         self.waiting_for = "data"
         self.machine.fire("chunk")
         self._on_delta(deltas)
-
-
-def breaker_error(refusal: Refusal) -> ZbeamError:
-    """Explain that an upstream is not called at the moment: the last cause, the next try."""
-    return ZbeamError(
-        "breaker_open",
-        f"the API is failing: {refusal.cause}",
-        hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
-    )

@@ -242,7 +242,7 @@ class LiveSessions:
 
         def on_readable() -> None:
             if not session.is_alive():
-                closing = self.pool.dead(pooled, "peer_closed")
+                closing = self.pool.dead(pooled, time.monotonic(), "peer_closed")
                 if closing is not None:
                     self.carry_out(closing)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from zbeam_daemon.config.settings import PoolSettings
+from zbeam_daemon.idle_limit import SENTINEL_MAX_S, IdleLimit
 from zbeam_daemon.states import CLOSED, SESSION
 from zbeam_shared.machine import Machine
 
@@ -91,6 +92,7 @@ class Pool:
     ) -> None:
         self.settings = settings
         self.generation = 0
+        self.idle_limit = IdleLimit(settings.idle_limit_s)
         self.sessions: dict[str, PooledSession] = {}
         self.opened = 0
         self.closed: Counter[str] = Counter()
@@ -207,12 +209,13 @@ class Pool:
         surplus of a busy hour ages, and goes by its idle limit.
         """
         interval = self.settings.probe_interval_s
+        sentinel = self._sentinel(now)
         if not interval:
             return None
         for _, session in zip(
             range(self.settings.warm), reversed(self._idle.values()), strict=False
         ):
-            if now - session.idle_since >= interval:
+            if now - session.idle_since >= interval and session is not sentinel:
                 self._fire(session, "probe")
                 return session
         return None
@@ -221,7 +224,13 @@ class Pool:
 
     def sweep(self, now: float) -> list[Closing]:
         """Retire idle sessions that are past their lifetime or idle limit."""
-        expired = [(s, reason) for s in self._idle.values() if (reason := self._expiry(s, now))]
+        sentinel = self._sentinel(now)
+        expired = [
+            (session, reason)
+            for session in self._idle.values()
+            if (reason := self._expiry(session, now))
+            and not (session is sentinel and reason == "idle_limit")
+        ]
         return [self._close(session, "expire", reason) for session, reason in expired]
 
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
@@ -246,11 +255,18 @@ class Pool:
         self._claimable.clear()
         return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
 
-    def dead(self, session: PooledSession, reason: str) -> Closing | None:
-        """Note that an idle session's peer has gone; None if it is idle no more."""
+    def dead(self, session: PooledSession, now: float, reason: str) -> Closing | None:
+        """Note that the server closed an idle session; None if it is idle no more."""
         if session.state != "idle":
             return None
+        self.idle_limit.closed_by_server(now - session.idle_since, now)
         return self._close(session, "broken", reason)
+
+    @property
+    def idle_limit_s(self) -> float:
+        """The idle age at which sessions are retired: configured, or learned."""
+        learns = self.settings.learn_idle_limit
+        return self.idle_limit.limit_s if learns else self.settings.idle_limit_s
 
     def counts(self) -> dict[str, int]:
         """Return the number of sessions in each state."""
@@ -303,6 +319,15 @@ class Pool:
             return self._retired_for
         if now >= session.expires_at:
             return "max_lifetime"
-        if now - session.idle_since >= self.settings.idle_limit_s:
+        if now - session.idle_since >= self.idle_limit_s:
             return "idle_limit"
         return None
+
+    def _sentinel(self, now: float) -> PooledSession | None:
+        """Return the session that is left to the server to close (``idle_limit.py``)."""
+        if not self.settings.learn_idle_limit or not self.idle_limit.wants_sentinel(now):
+            return None
+        oldest = next(iter(self._idle.values()), None)
+        if oldest is None or now - oldest.idle_since >= SENTINEL_MAX_S:
+            return None
+        return oldest

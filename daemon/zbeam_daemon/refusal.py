@@ -1,7 +1,7 @@
-"""What an HTTP status other than 200 means (deepseek-api.md, "Errors").
+"""Failures of the upstream as errors of ours: refusals by status, broken exchanges, the breaker.
 
-Classified by status: the API's own ``code`` is the same for nearly all of them, and its content
-type is not to be trusted.
+A refusal is classified by its status (deepseek-api.md, "Errors"): the API's own ``code`` is the
+same for nearly all of them, and its content type is not to be trusted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping
 
 from zbeam_daemon.answer import decode_json
+from zbeam_daemon.breaker import Refusal
+from zbeam_daemon.retry import CONNECTING
+from zbeam_daemon.session import ExchangeError
 from zbeam_shared.errors import ZbeamError
 
 MAX_MESSAGE = 500
@@ -46,6 +49,32 @@ def explain(status: int, body: bytes) -> ZbeamError:
     said = _message(body)
     message = f"the API answered {status}" + (f": {said}" if said else "")
     return ZbeamError(code, message, hint=hint, http_status=status)
+
+
+def explain_break(broke: ExchangeError, status: int | None, base_url: str) -> ZbeamError:
+    """Turn a broken exchange into an error; ``status`` is the HTTP status, if one had come."""
+    if status == 200:
+        return ZbeamError(
+            "truncated",
+            f"the answer broke off: {broke.cause}",
+            hint="what arrived is kept; the tokens were probably billed",
+        )
+    if broke.phase == CONNECTING:
+        return ZbeamError(
+            "upstream_unavailable",
+            f"no connection to {base_url}: {broke.cause}",
+            hint="see: zbeam-client status",
+        )
+    return ZbeamError("upstream_unavailable", f"the exchange with the API broke: {broke.cause}")
+
+
+def breaker_error(refusal: Refusal) -> ZbeamError:
+    """Explain that an upstream is not called at the moment: the last cause, the next try."""
+    return ZbeamError(
+        "breaker_open",
+        f"the API is failing: {refusal.cause}",
+        hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

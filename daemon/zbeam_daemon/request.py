@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gevent
+import gevent.event
 
 from zbeam_daemon.gate import Ticket
 from zbeam_daemon.generation import Generation
@@ -24,6 +25,7 @@ class Request:
     generation: Generation
     ticket: Ticket | None = None
     greenlet: gevent.Greenlet | None = None
+    turn: gevent.event.Event = field(default_factory=gevent.event.Event)  # its slot came back
     cancelled: ZbeamError | None = None  # why, once it is to be cancelled
     queued: bool = False  # the gate did not admit it at once
     begun: bool = False

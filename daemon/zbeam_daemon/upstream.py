@@ -11,7 +11,9 @@ from typing import Any
 import gevent
 
 from zbeam_daemon.answer import bad_response, decode_json
+from zbeam_daemon.backoff import Backoff
 from zbeam_daemon.breaker import Breaker
+from zbeam_daemon.ceiling import Ceiling, limit_in
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.gate import Gate
 from zbeam_daemon.ledger import Ledger
@@ -52,6 +54,8 @@ class Upstream:
         self.breaker = Breaker(
             failures=settings.breaker.failures, cooldown_s=settings.breaker.cooldown_s
         )
+        self.backoff = Backoff(settings.retry)
+        self.ceilings: dict[str, Ceiling] = {}
         self.counters = Counters()
         self.ledger = Ledger()
         self.streams = 0
@@ -92,12 +96,43 @@ class Upstream:
             queue=settings.limits.queue,
             ceiling_of=settings.limits.ceiling_of,
         )
+        for family, ceiling in self.ceilings.items():
+            ceiling.configured = settings.limits.ceiling_of(family)
+            self.gate.set_ceiling(family, ceiling.limit(time.monotonic()))
+        self.backoff.settings = settings.retry
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
         if transport is not None:
             self.sessions.transport = transport
             self.sessions.flush("reconfigured")
         self.sessions.wake.set()
+
+    # ---- the account's limit ----------------------------------------------------------------
+
+    def ceiling(self, family: str, configured: int) -> int:
+        """Return how many requests of a family may be in use now: what is configured or learned."""
+        learned = self.ceilings.get(family)
+        return configured if learned is None else learned.limit(time.monotonic())
+
+    def refused(self, family: str, configured: int, message: str) -> None:
+        """Learn from a 429."""
+        now = time.monotonic()
+        ceiling = self.ceilings.setdefault(family, Ceiling(configured))
+        in_use = self.gate.snapshot()[family]["in_use"]
+        ceiling.refused(now, in_use=in_use, limit=limit_in(message))
+        self.gate.set_ceiling(family, ceiling.limit(now))
+        limit = ceiling.limit(now)
+        self.log.info(
+            "limit.learned", upstream=self.name, family=family, limit=limit, in_use=in_use
+        )
+
+    def raise_ceilings(self, now: float) -> None:
+        """Let the learned limits recover after quiet time."""
+        for family, ceiling in list(self.ceilings.items()):
+            limit = ceiling.limit(now)
+            self.gate.set_ceiling(family, limit)
+            if limit >= ceiling.configured:
+                del self.ceilings[family]  # nothing is left of it
 
     # ---- the warm target --------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class Tally:
         return {name: self.requests[name] for name in ("total", "ok", "failed")}
 
 
-def stats(tally: Tally, upstreams: Iterable[Upstream], uptime_s: float) -> dict[str, Any]:
+def stats(tally: Tally, upstreams: Sequence[Upstream], uptime_s: float) -> dict[str, Any]:
     """Return the session cache's counters since the start, and its sessions as they are now."""
     sessions: Counter[str] = Counter()
     for upstream in upstreams:
@@ -64,6 +64,7 @@ def stats(tally: Tally, upstreams: Iterable[Upstream], uptime_s: float) -> dict[
         "closed": dict(tally.closed),
         "probes": {"ok": tally.probes["ok"], "failed": tally.probes["failed"]},
         "stale_detected": tally.stale_detected,
+        "idle_limit": {upstream.name: idle_limit(upstream) for upstream in upstreams},
         "uptime_s": round(uptime_s, 3),
         "requests": tally.requests_view(),
     }
@@ -77,4 +78,17 @@ def upstream_status(upstream: Upstream) -> dict[str, Any]:
         "sessions": upstream.sessions.pool.counts(),
         "breaker": {"state": upstream.breaker.state, "cause": upstream.breaker.cause or None},
         "gate": upstream.gate.snapshot(),
+        "ledger": upstream.ledger.snapshot(),
+        "usage_mismatches": upstream.ledger.mismatches,
+    }
+
+
+def idle_limit(upstream: Upstream) -> dict[str, Any]:
+    """Return after which idle time sessions are retired, and what that rests on (seconds)."""
+    pool = upstream.sessions.pool
+    learned = pool.idle_limit.learned_s
+    return {
+        "limit_s": round(pool.idle_limit_s, 3),
+        "learned_s": None if learned is None else round(learned, 3),
+        "sightings": pool.idle_limit.sightings,
     }

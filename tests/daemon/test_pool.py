@@ -368,10 +368,10 @@ def test_a_peer_that_goes_away_takes_only_an_idle_session_with_it() -> None:
     pool = made()
     busy, spare = leased(pool), leased(pool)
     pool.release(spare, 0.0)
-    assert pool.dead(busy, "peer_closed") is None
+    assert pool.dead(busy, 1.0, "peer_closed") is None
     assert busy.state == "leased"
-    assert pool.dead(spare, "peer_closed") == Closing(spare, "peer_closed")
-    assert pool.dead(spare, "peer_closed") is None
+    assert pool.dead(spare, 1.0, "peer_closed") == Closing(spare, "peer_closed")
+    assert pool.dead(spare, 1.0, "peer_closed") is None
 
 
 def test_a_sweep_retires_what_is_too_old_and_leaves_the_rest() -> None:
@@ -537,7 +537,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def peer_goes_away(self, data: st.DataObject) -> None:
         session = data.draw(st.sampled_from(self.stack))
-        assert self.gone(self.pool.dead(session, "peer_closed"))
+        assert self.gone(self.pool.dead(session, self.now, "peer_closed"))
 
     @rule()
     def sweep(self) -> None:

@@ -158,15 +158,15 @@ def test_reload_answers_for_each_key(start: Start) -> None:
     text = text.replace(OLD, NEW).replace("[daemon]", '[daemon]\nendpoint = "ipc:///tmp/other/d"')
     assert daemon.ask(m.Status())  # the start is over
     daemon.config.write_text(text)
-    answer = daemon.ask(m.Reload(), admin=True)  # long before the watcher has waited for quiet
-    assert answer.pop("at")
-    assert answer == {
-        "trigger": "command",
-        "ok": True,
-        "applied": ["upstream.deepseek.generation.max_tokens"],
-        "needs_restart": ["daemon.endpoint"],
-        "rejected": [],
-    }
+    answer = daemon.ask(m.Reload(), admin=True)
+    assert set(answer) == {"at", "trigger", "ok", "applied", "needs_restart", "rejected"}
+    assert (answer["trigger"], answer["ok"], answer["rejected"]) == ("command", True, [])
+    assert answer["needs_restart"] == ["daemon.endpoint"]
+    applied = "upstream.deepseek.generation.max_tokens"
+    # Usually we are faster than the watcher, which waits for quiet; if not, it told the log.
+    assert answer["applied"] in ([applied], [])
+    first = daemon.wait_for("config.reloaded")[0]
+    assert f"applied={applied} needs_restart=daemon.endpoint" in first
     # What needs a restart does not look as if it had been applied, now or later.
     assert shown(daemon, "daemon.endpoint") != "ipc:///tmp/other/d"
     assert shown(daemon, "upstream.deepseek.generation.max_tokens") == 3

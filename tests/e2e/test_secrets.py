@@ -27,17 +27,16 @@ class Watch:
         self.seen: list[str] = []
 
     def run(self, daemon: Daemon, *arguments: str) -> str:
-        """What a command prints, with and without --json."""
-        for more in ((), ("--json", "-v")):
-            done = daemon.client(*arguments, *more)
-            self.seen += [done.stdout, done.stderr]
-        return self.seen[-2]
+        """What a command prints on standard output."""
+        done = daemon.client(*arguments, "--json", "-v")
+        self.seen += [done.stdout, done.stderr]
+        return done.stdout
 
     def everything(self, daemon: Daemon) -> None:
         """All views, the log, and what the system shows of the process."""
-        for view in ("status", "config show", "cache stats", "cache info", "ping", "reload"):
-            self.run(daemon, *view.split())
-        self.seen.append(daemon.log)
+        for view in (m.Status(), m.ShowConfig(), m.Stats(), m.Info()):
+            self.seen.append(str(daemon.ask(view)))
+        self.seen += [str(daemon.ask(m.Reload(), admin=True)), daemon.log]
         for name in ("cmdline", "comm"):
             self.seen.append(Path(f"/proc/{daemon.pid}/{name}").read_text())
         for folder in (daemon.folder, Path(daemon.endpoint.removeprefix("ipc://")).parent):
@@ -194,10 +193,11 @@ def test_a_key_in_the_wrong_place_of_a_reloaded_file_is_not_repeated(
     ):
         daemon.write(text.replace(env, wrong))
         wait_until(lambda: (r := last_reload(daemon)) and not r["ok"])
-        watch.run(daemon, "status")
-        watch.run(daemon, "reload")
+        watch.seen.append(str(daemon.ask(m.Status())))
+        watch.seen.append(str(daemon.ask(m.Reload(), admin=True)))
         daemon.write(text)
         wait_until(lambda: last_reload(daemon)["ok"])
+        watch.run(daemon, "status")
     watch.everything(daemon)
     watch.assert_nothing()
 

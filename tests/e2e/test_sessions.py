@@ -129,7 +129,7 @@ def test_an_old_session_is_closed_by_us_and_the_reason_is_counted(
     peer.generate()
     peer.result()
     (closed,) = standin.wait_for("connection_closed", timeout=10)
-    assert closed["who"] == "client"
+    assert closed["who"] == "client", closed
     stats = idle(daemon, 0)
     assert stats["closed"] == {reason: 1}
     (line,) = daemon.wait_for("session.closed")

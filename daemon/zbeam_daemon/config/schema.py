@@ -225,9 +225,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         f"{_U}.pool.idle_limit_s",
         WordOr("learn", Number(1, 86_400, _SECONDS)),
-        f"Close a session that was idle for this long. learn: {IDLE_LIMIT_UNTIL_LEARNED_S:g} s, "
-        "until the daemon has seen after which idle time the server closes (it does not watch for "
-        "that yet).",
+        "Close a session that was idle for this long. learn: stay below the idle time after which "
+        f"the server was seen to close; {IDLE_LIMIT_UNTIL_LEARNED_S:g} s until one was seen.",
         default="learn",
     ),
     Key(
