@@ -155,8 +155,15 @@ class Generation:
     # ---- attempts ---------------------------------------------------------------------------
 
     def _try_until_done(self) -> ZbeamError | None:
-        hold_s = self.upstream.backoff.hold(time.monotonic())
-        if hold_s:  # the upstream has asked everybody to wait
+        now = time.monotonic()
+        hold_s = self.upstream.backoff.hold(now)
+        if hold_s >= self.deadline - now:
+            return ZbeamError(
+                "rate_limited",
+                f"the API has asked everybody to wait {hold_s:.0f} s more (Retry-After)",
+                hint="try again then, or allow more time",
+            )
+        if hold_s:
             self.waiting_for = "retry"
             gevent.sleep(hold_s)
         while True:

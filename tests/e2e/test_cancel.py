@@ -240,7 +240,7 @@ def test_cancelling_while_waiting_for_a_session_that_is_being_warmed(
 
 
 def test_cancelling_while_waiting_to_try_again(start: Start, standin: Standin) -> None:
-    standin.set_scenario("[defaults]\nstatus = 503\nretry_after = 60\n")
+    standin.set_scenario("[defaults]\nstatus = 503\nretry_after = 2\n")
     daemon = start(warm=0)
     peer = daemon.peer()
     peer.generate()

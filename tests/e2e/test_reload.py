@@ -125,7 +125,7 @@ def test_every_kind_of_live_key_takes_effect(start: Start, standin: Standin) -> 
     wait_until(lambda: shown(daemon, "daemon.log_format") == "json")
     peer.generate(request_id=b"as-json")
     peer.result()
-    assert '"event":"request.done","request":"as-json"' in daemon.log
+    wait_until(lambda: '"event":"request.done","request":"as-json"' in daemon.log)
 
 
 def test_a_higher_limit_lets_those_in_who_wait(start: Start, standin: Standin) -> None:

@@ -17,6 +17,13 @@ from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 KEY = "sk-SECRETSECRETSECRET0123456789abcdef"
+FAILS_QUICKLY = """[upstream.deepseek.retry]
+attempts = 2
+base_s = 0.01
+cap_s = 0.01
+[upstream.deepseek.breaker]
+failures = 100
+"""
 PASSWORD = "pr0xy-passw0rd"
 
 
@@ -85,7 +92,7 @@ def test_no_failure_shows_the_key(
     start: Start, standin: Standin, watch: Watch, scenario: str
 ) -> None:
     standin.set_scenario(scenario)
-    daemon = with_key(start, extra="[upstream.deepseek.retry]\nattempts = 2\nbase_s = 0.01\n")
+    daemon = with_key(start, extra=FAILS_QUICKLY)
     assert json.loads(watch.run(daemon, "generate", "hello"))["ok"] is False
     watch.run(daemon, "models")
     watch.everything(daemon)
@@ -107,7 +114,7 @@ def test_an_api_that_repeats_the_key_does_not_give_it_away(start: Start, watch: 
         reply(200, text, Content_Type="text/event-stream")(handler)
 
     with Scripted() as api:
-        daemon = with_key(start, base_url=api.url)
+        daemon = with_key(start, base_url=api.url, extra=FAILS_QUICKLY)
         for script in (echo, echo_as_answer, echo_in_stream):
             api.script = script
             found = json.loads(watch.run(daemon, "generate", "hello"))
@@ -125,6 +132,7 @@ def test_a_certificate_that_is_not_trusted_gets_no_key(
         daemon = with_key(
             start,
             base_url=stranger.url,
+            extra=FAILS_QUICKLY,
             environ={"DEEPSEEK_API_KEY": KEY, "SSL_CERT_FILE": str(standin.ca_file)},
         )
         watch.run(daemon, "generate", "hello")
@@ -138,7 +146,7 @@ def test_neither_the_key_nor_the_proxys_password_is_shown(
 ) -> None:
     with Scripted(reply(407, b"who are you?")) as proxy:
         address = f"http://someone:{PASSWORD}@127.0.0.1:{proxy.port}"
-        daemon = with_key(start, extra="[upstream.deepseek.breaker]\nfailures = 100\n")
+        daemon = with_key(start, extra=FAILS_QUICKLY)
         base = f'base_url = "{standin.url}"'
         daemon.edit(base, f'{base}\nproxy = "{address}"')
         daemon.wait_for("config.reloaded")
@@ -161,6 +169,7 @@ def test_a_proxy_from_the_environment_keeps_its_password_too(start: Start, watch
         daemon = with_key(
             start,
             base_url="https://api.example.invalid",
+            extra=FAILS_QUICKLY,
             environ={
                 "DEEPSEEK_API_KEY": KEY,
                 "HTTPS_PROXY": f"http://someone:{PASSWORD}@127.0.0.1:{proxy.port}",

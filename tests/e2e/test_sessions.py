@@ -256,7 +256,7 @@ def test_a_request_waits_for_the_only_session_while_it_is_probed(
     start: Start, standin: Standin
 ) -> None:
     standin.set_scenario('[[rule]]\npath = "/models"\nfirst_byte_delay_s = 1\n')
-    daemon = start(warm=1, pool="max_sessions = 1\nprobe_interval_s = 0.1")
+    daemon = start(warm=1, pool="max_sessions = 1\nprobe_interval_s = 0.1\nidle_limit_s = 100")
     wait_until(lambda: daemon.ask(m.Stats())["sessions"]["probing"] == 1)
     peer = daemon.peer()
     peer.generate()

@@ -177,7 +177,9 @@ def test_after_one_byte_of_the_response_nothing_is_tried_again(
 def test_probes_keep_warm_sessions_alive_and_find_the_dead_ones(
     start: Start, dropping: Standin
 ) -> None:
-    daemon = start(dropping, warm=1, pool="probe_interval_s = 0.2\nprobe_timeout_s = 0.3")
+    daemon = start(
+        dropping, warm=1, pool="probe_interval_s = 0.2\nprobe_timeout_s = 0.3\nidle_limit_s = 100"
+    )
     wait_until(lambda: daemon.ask(m.Stats())["probes"]["ok"] >= 1)
     assert daemon.ask(m.Stats())["opened"] == 1
     dropping.set_scenario("silent_drop_idle = true")
