@@ -26,6 +26,8 @@ from zbeam_daemon.session import ExchangeError, Session, Transport
 CONNECTS_AT_ONCE = 32
 """Connections being made at one time. A thousand handshakes side by side all take a thousand
 times as long, and all of them time out."""
+LEAK_AFTER_S = 60.0
+"""How long after the longest possible request a lease counts as leaked."""
 PROBE_LIMIT = 4 * 1024 * 1024
 """Bytes of the answer to a probe."""
 _numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
@@ -88,11 +90,11 @@ class LiveSessions:
             elif found.action == "claim":
                 self._await_claimed(pooled)
                 if pooled.state == "idle":
-                    self.pool.lease(pooled)
+                    self.pool.lease(pooled, time.monotonic())
                     return self._leased(pooled, reused=True)
             elif found.action == "check":
                 if self.probe(pooled) and pooled.state == "idle":
-                    self.pool.lease(pooled)
+                    self.pool.lease(pooled, time.monotonic())
                     return self._leased(pooled, reused=True)
             elif self._open[pooled.id].is_alive():
                 return self._leased(pooled, reused=True)
@@ -161,8 +163,12 @@ class LiveSessions:
             self.carry_out(closing)
 
     def sweep(self) -> None:
-        """Close what is past its lifetime or idle limit."""
-        for closing in self.pool.sweep(time.monotonic()):
+        """Close what is past its lifetime or idle limit, and take back what was leaked."""
+        now = time.monotonic()
+        for closing in self.pool.sweep(now):
+            self.carry_out(closing)
+        for closing in self.pool.overdue(now, self.settings.timeouts.total_s + LEAK_AFTER_S):
+            self._log.error("session.leak", session=closing.session.id)
             self.carry_out(closing)
 
     # ---- carrying out -----------------------------------------------------------------------
@@ -171,7 +177,7 @@ class LiveSessions:
         self._connect(pooled)
         if pooled.state != "idle":
             raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
-        self.pool.lease(pooled)
+        self.pool.lease(pooled, time.monotonic())
         return self._leased(pooled, reused=False)
 
     def _connect(self, pooled: PooledSession) -> None:

@@ -40,7 +40,9 @@ class PooledSession:
     expires_at: float
     machine: Machine = field(default_factory=lambda: Machine("session", SESSION))
     idle_since: float = 0.0
+    leased_at: float = 0.0
     requests: int = 0
+    leaked: bool = False
     last_probe_at: float | None = None
     warming: bool = False
     claimed: bool = False
@@ -117,7 +119,7 @@ class Pool:
             if now - session.idle_since > self.settings.check_after_idle_s:
                 self._fire(session, "probe")
                 return Acquired("check", session, tuple(closing))
-            self._lease(session)
+            self._lease(session, now)
             return Acquired("lease", session, tuple(closing))
         if self._claimable and not fresh:
             session = self._claimable.pop(next(iter(self._claimable)))
@@ -131,13 +133,13 @@ class Pool:
             closing.append(self._close(oldest, "evict", "displaced"))
         return Acquired("open", self._create(now, warming=False), tuple(closing))
 
-    def lease(self, session: PooledSession) -> None:
+    def lease(self, session: PooledSession, now: float) -> None:
         """Lease a session that has just become idle (opened for, or claimed by, a request)."""
-        self._lease(session)
+        self._lease(session, now)
 
     def release(self, session: PooledSession, now: float) -> Closing | None:
         """Take back a session whose response ended cleanly."""
-        if self._down and session.state == CLOSED:
+        if self._taken_away(session):
             return Closing(session, "shutdown")
         if session.state == "draining":
             return self._close(session, "release", self._retired_for)
@@ -149,7 +151,7 @@ class Pool:
 
     def broken(self, session: PooledSession, reason: str) -> Closing:
         """Give up a session in the middle of something."""
-        if self._down and session.state == CLOSED:
+        if self._taken_away(session):
             return Closing(session, "shutdown")
         return self._close(session, "broken", reason)
 
@@ -172,7 +174,7 @@ class Pool:
 
     def ready(self, session: PooledSession, now: float) -> Closing | None:
         """Note that a connecting session is open; it is idle, or has to be closed."""
-        if self._down and session.state == CLOSED:
+        if self._taken_away(session):
             return Closing(session, "shutdown")
         self._fire(session, "ready")
         self.opened += 1
@@ -192,7 +194,7 @@ class Pool:
 
     def probed(self, session: PooledSession, now: float, *, alive: bool) -> Closing | None:
         """Note the outcome of a probe; a session that is alive is idle again."""
-        if self._down and session.state == CLOSED:
+        if self._taken_away(session):
             return Closing(session, "shutdown")
         if not alive:
             return self._close(session, "probe_fail", "probe_failed")
@@ -232,6 +234,17 @@ class Pool:
             and not (session is sentinel and reason == "idle_limit")
         ]
         return [self._close(session, "expire", reason) for session, reason in expired]
+
+    def overdue(self, now: float, limit_s: float) -> list[Closing]:
+        """Take back what was leased more than ``limit_s`` ago: no request may last so long.
+
+        Whoever still holds it finds it closed. That this ever happens is a defect of ours.
+        """
+        held = [s for s in self.sessions.values() if s.state in ("leased", "draining")]
+        late = [session for session in held if now - session.leased_at > limit_s]
+        for session in late:
+            session.leaked = True
+        return [self._close(session, "broken", "leaked") for session in late]
 
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
         """Retire every session; returns (those to close now, how many finish first)."""
@@ -297,8 +310,13 @@ class Pool:
             self._claimable[session.id] = session
         return session
 
-    def _lease(self, session: PooledSession) -> None:
+    def _taken_away(self, session: PooledSession) -> bool:
+        """Tell whether a session was closed over its holder's head."""
+        return session.state == CLOSED and (self._down or session.leaked)
+
+    def _lease(self, session: PooledSession, now: float) -> None:
         self._fire(session, "lease")
+        session.leased_at = now
         session.requests += 1
 
     def _fire(self, session: PooledSession, event: str) -> None:

@@ -36,7 +36,7 @@ def leased(pool: Pool, now: float = 0.0) -> PooledSession:
     assert found.session is not None
     if found.action == "open":
         assert pool.ready(found.session, now) is None
-        pool.lease(found.session)
+        pool.lease(found.session, 0.0)
     return found.session
 
 
@@ -118,7 +118,7 @@ def test_a_session_under_way_is_claimed_by_one_request_only() -> None:
     assert pool.acquire(0.0) == Acquired("claim", warming)
     assert pool.acquire(0.0).action == "open"
     assert pool.ready(warming, 1.0) is None
-    pool.lease(warming)
+    pool.lease(warming, 0.0)
     assert warming.state == "leased"
 
 
@@ -287,7 +287,7 @@ def test_a_session_opened_for_a_request_serves_it_in_spite_of_a_flush_and_then_g
     assert session is not None
     pool.flush()
     assert pool.ready(session, 1.0) is None
-    pool.lease(session)
+    pool.lease(session, 0.0)
     assert pool.release(session, 2.0) == Closing(session, "flushed")
 
 
@@ -355,7 +355,7 @@ def test_an_illegal_event_raises_and_changes_nothing() -> None:
         lambda: pool.broken(closed, "x"),
         lambda: pool.ready(closed, 1.0),
         lambda: pool.ready(busy, 1.0),
-        lambda: pool.lease(busy),
+        lambda: pool.lease(busy, 0.0),
         lambda: pool.probed(again, 1.0, alive=False),
         lambda: pool.failed(busy, "x"),
     ):
@@ -487,7 +487,7 @@ class PoolMachine(RuleBasedStateMachine):
         if works:
             self.opened += 1
             assert not self.gone(self.pool.ready(session, self.now))
-            self.pool.lease(session)
+            self.pool.lease(session, self.now)
             self.held["leased"].append(session)
         else:
             event = data.draw(st.sampled_from(["fail", "cancel"]))
@@ -507,7 +507,7 @@ class PoolMachine(RuleBasedStateMachine):
         if flushed:
             return
         if role == "claimed" and claimer:
-            self.pool.lease(session)
+            self.pool.lease(session, self.now)
             self.held["leased"].append(session)
         else:  # nobody waited for it, or they were cancelled
             self.stack.append(session)
@@ -619,3 +619,25 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPoolMachine = PoolMachine.TestCase
 TestPoolMachine.settings = settings(max_examples=250, stateful_step_count=50)
+
+
+def test_a_lease_that_outlives_every_request_is_taken_back() -> None:
+    pool = made()
+    held = leased(pool)
+    assert pool.overdue(100.0, 100.0) == []
+    assert pool.overdue(100.1, 100.0) == [Closing(held, "leaked")]
+    assert pool.sessions == {}
+    assert pool.release(held, 101.0) is not None, "whoever still holds it is told, not crashed"
+
+
+def test_the_longest_idle_session_is_left_to_the_server_while_its_limit_is_unknown() -> None:
+    pool = made(learn_idle_limit=True, idle_limit_s=10.0, warm=2, probe_interval_s=5.0)
+    first, second = leased(pool), leased(pool)
+    pool.release(first, 0.0)
+    pool.release(second, 1.0)
+    assert pool.begin_probe(7.0) is second
+    pool.probed(second, 7.0, alive=True)
+    assert pool.begin_probe(11.0) is None, "the sentinel is not probed"
+    assert pool.sweep(60.0) == [Closing(second, "idle_limit")], "nor retired"
+    assert pool.dead(first, 61.0, "peer_closed") == Closing(first, "peer_closed")
+    assert (pool.idle_limit.learned_s, pool.idle_limit_s) == (61.0, 61.0 * 0.8)

@@ -171,6 +171,7 @@ def test_cache_warm_opens_what_is_missing_and_says_so(start: Start, standin: Sta
     assert daemon.json("cache", "warm", "3")["opened"] == 0
     assert standin.counts()["connections_opened"] == 3
     assert daemon.ask(m.Stats())["sessions"]["idle"] == 3
+    assert daemon.json("cache", "flush") == {"flushed": 3, "draining": 0}
 
 
 def test_cache_warm_says_why_sessions_could_not_be_opened(start: Start) -> None:
@@ -200,7 +201,7 @@ def test_flush_lets_the_stream_finish_and_the_warm_target_is_filled_again(
     peer.receive_until(m.Delta)
     idle(daemon, 2)
     before = {entry["id"] for entry in daemon.ask(m.Info())}
-    assert daemon.json("cache", "flush") == {"flushed": 2, "draining": 1}
+    assert daemon.ask(m.Flush(), admin=True) == {"flushed": 2, "draining": 1}
     sessions = daemon.ask(m.Stats())["sessions"]
     assert (sessions["leased"], sessions["draining"]) == (0, 1)
     outcome = peer.result()

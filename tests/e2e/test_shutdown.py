@@ -114,14 +114,15 @@ def test_a_second_signal_ends_the_waiting(start: Start, standin: Standin) -> Non
 def test_drain_finishes_what_runs_however_long_it_takes_and_however_often_it_is_asked(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario(SHORT)
+    standin.set_scenario("[defaults]\ntokens = 150\ntoken_delay_s = 0.02\n")
     daemon = start(warm=0, daemon='log_level = "debug"\ndrain_s = 0')
     peer = daemon.peer()
     peer.generate()
     peer.receive_until(m.Delta)
-    for _ in range(2):
-        done = daemon.client("drain", "--json")
-        assert (done.returncode, done.stdout) == (0, '{"draining": 1}\n'), done
+    assert daemon.ask(m.Drain(), admin=True) == {"draining": 1}
+    assert daemon.ask(m.Status())["state"] == "draining"
+    done = daemon.client("drain", "--json")
+    assert (done.returncode, done.stdout) == (0, '{"draining": 1}\n'), done
     assert peer.result().finish_reason == "stop"
     assert end_of(daemon) == 0
 
@@ -245,7 +246,7 @@ def test_an_idle_daemon_stops_at_once_and_says_goodbye_to_the_server(
 def test_no_other_daemon_can_take_the_place_before_the_old_one_has_ended(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario(SHORT)
+    standin.set_scenario(SLOW)
     daemon = start(warm=0, daemon='log_level = "debug"\ndrain_s = 30')
     peer = daemon.peer()
     peer.generate()
@@ -260,5 +261,6 @@ def test_no_other_daemon_can_take_the_place_before_the_old_one_has_ended(
         check=False,
     )
     assert second.returncode == 75, second.stderr
-    assert peer.result().finish_reason == "stop"
+    peer.send(m.Cancel())
+    assert peer.error().code == "cancelled"
     assert end_of(daemon) == 0
