@@ -25,7 +25,7 @@ PACKAGES = {
 
 POLICY = [
     *(f"zbeam_daemon.{name}" for name in (
-        "states", "pool", "gate", "breaker", "retry", "clocks", "prices", "clients", "answer",
+        "states", "pool", "pooled", "rate", "gate", "breaker", "retry", "clocks", "prices", "clients", "answer",
         "framing", "sse", "config.settings", "ceiling", "idle_limit", "backoff", "ledger",
     )),
     "zbeam_shared",

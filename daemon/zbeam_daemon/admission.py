@@ -25,11 +25,11 @@ class Admission:
     def submit(self, request: Request) -> None:
         """Get a request a ticket; raises ``ZbeamError`` busy when the queue is full."""
         if not self._get_ticket(request, again=False):
-            generation = request.generation
-            limit = generation.upstream.settings.limits.queue
+            upstream = request.generation.upstream
+            limit = upstream.settings.limits.queue
             raise ZbeamError(
                 "busy",
-                f"the queue is full ({limit} requests wait; {generation.pool_state()})",
+                f"the queue is full ({limit} requests wait; {upstream.load()})",
                 hint="try again later, or raise limits.queue",
             )
 

@@ -242,7 +242,7 @@ class Broker:
         requests["total"] += 1
         requests["failed" if error else "ok"] += 1
         self.clients.ended(request.client, was_running=request.greenlet is not None)
-        upstream.ledger.add(outcome.model or generation.call.model, outcome)
+        upstream.used(outcome.model or generation.call.model, outcome)
         self._log.info(
             "request.done",
             request=request.shown_id,

@@ -112,19 +112,9 @@ class Generation:
         return ZbeamError(
             "deadline_exceeded",
             f"no result within {self.patience_s:g} s, waiting for: {self.waiting_for} "
-            f"({self.pool_state()})",
+            f"({self.upstream.load()})",
             hint="allow more time with --timeout, or see: zbeam-client status",
         )
-
-    def pool_state(self) -> str:
-        """Tell what the pool and the gate looked like, for an error to explain itself."""
-        sessions = ", ".join(
-            f"{n} {s}" for s, n in self.upstream.sessions.pool.counts().items() if n
-        )
-        gate = self.upstream.gate
-        text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
-        cause = self.upstream.breaker.cause
-        return f"{text}; last failure: {cause}" if cause else text
 
     def outcome(self) -> Outcome:
         """Return what is known of the request now."""
@@ -155,17 +145,9 @@ class Generation:
     # ---- attempts ---------------------------------------------------------------------------
 
     def _try_until_done(self) -> ZbeamError | None:
-        now = time.monotonic()
-        hold_s = self.upstream.backoff.hold(now)
-        if hold_s >= self.deadline - now:
-            return ZbeamError(
-                "rate_limited",
-                f"the API has asked everybody to wait {hold_s:.0f} s more (Retry-After)",
-                hint="try again then, or allow more time",
-            )
-        if hold_s:
-            self.waiting_for = "retry"
-            gevent.sleep(hold_s)
+        error = self._wait_for_leave()
+        if error is not None:
+            return error
         while True:
             error, failure = self._attempt()
             if error is None or failure is None:
@@ -199,6 +181,24 @@ class Generation:
             if delay_s:
                 self._wait_again(delay_s)
             self.machine.fire("admit")
+
+    def _wait_for_leave(self) -> ZbeamError | None:
+        """Wait until the rates and the upstream's Retry-After allow to start."""
+        now = time.monotonic()
+        asked_s = self.upstream.backoff.hold(now)
+        wait_s = max(asked_s, self.upstream.start_in(now))
+        if wait_s >= self.deadline - now:
+            by_api = asked_s == wait_s
+            why = "the API has asked everybody to wait" if by_api else "limits.*_per_minute"
+            return ZbeamError(
+                "rate_limited",
+                f"this request could start in {wait_s:.0f} s, after its deadline ({why})",
+                hint="try again then, or allow more time",
+            )
+        if wait_s:
+            self.waiting_for = "rate"
+            gevent.sleep(wait_s)
+        return None
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
         """Make one attempt; returns (error, how it failed), both None on success."""

@@ -19,7 +19,8 @@ import gevent.lock
 
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.log import Log
-from zbeam_daemon.pool import Closing, Pool, PooledSession
+from zbeam_daemon.pool import Pool
+from zbeam_daemon.pooled import Closing, PooledSession
 from zbeam_daemon.retry import CONNECTING
 from zbeam_daemon.session import ExchangeError, Session, Transport
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import admin_endpoint, check_private_dir, socket_path
 
-LOOKS = 20
+HANDOVER_S = 3.0
+"""How long a lock may be held without a socket: by a daemon that comes or goes."""
 LOOK_S = 0.01
-"""How often, and how far apart, we look for the id of a holder that has not written it yet."""
 
 
 class Place:
@@ -35,12 +35,16 @@ class Place:
         """The main socket's mode: the group may call where the folder lets the group in."""
         return 0o660 if self.path.parent.stat().st_mode & stat.S_IXGRP else 0o600
 
-    def release(self) -> None:
-        """Remove the sockets and let go of the lock (in this order: the next one may come)."""
+    def withdraw(self) -> None:
+        """Remove the sockets: nobody finds us any more. The lock stays ours."""
         admin = admin_endpoint(self.endpoint).removeprefix("ipc://")
         for path in (str(self.path), admin):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
+
+    def release(self) -> None:
+        """Remove the sockets and let go of the lock (in this order: the next one may come)."""
+        self.withdraw()
         os.close(self._lock)
 
 
@@ -65,9 +69,7 @@ def claim(endpoint: str) -> Place:
             f"the socket's folder {folder} cannot be used: {error.strerror}",
             hint="make it, or choose another place with --endpoint",
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(lock, path):
         holder = _holder(lock)
         os.close(lock)
         raise ZbeamError(
@@ -91,15 +93,24 @@ def _check_replaceable(path: str) -> None:
             )
 
 
-def _holder(lock: int) -> str:
-    """Return the process id in a lock that another daemon holds.
+def _locked(lock: int, path: Path) -> bool:
+    """Take the lock; False when a daemon that holds it serves, or will not come to an end.
 
-    One that has only just taken it has not written its own yet: then it is empty, or holds that
-    of a former daemon which could not clear it.
+    A former daemon that was killed may have left a socket and its id: until the new holder has
+    written its own, nobody lives who has that one.
     """
-    for _ in range(LOOKS):
-        holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-        if holder.isdecimal() and os.path.exists(f"/proc/{holder}"):  # noqa: PTH110
-            return holder
-        time.sleep(LOOK_S)
-    return holder
+    patience = time.monotonic() + HANDOVER_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            serves = path.exists() and os.path.exists(f"/proc/{_holder(lock) or '?'}")  # noqa: PTH110
+            if serves or time.monotonic() >= patience:
+                return False
+            time.sleep(LOOK_S)
+        else:
+            return True
+
+
+def _holder(lock: int) -> str:
+    return os.pread(lock, 32, 0).decode("ascii", "replace").strip()

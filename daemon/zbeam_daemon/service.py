@@ -28,6 +28,9 @@ from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import admin_endpoint
 from zbeam_shared.record import Record
 
+LAST_CALL_S = 0.2
+"""Between finding a daemon's socket and sending a request, a client lets less time pass."""
+
 
 class Service:
     """One running daemon. ``run`` returns when it has stopped."""
@@ -46,6 +49,7 @@ class Service:
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
+        self._idle = False  # it ends for want of work
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -75,6 +79,10 @@ class Service:
         )
         systemd.notify("READY=1", f"STATUS=serving {self._place.endpoint}")
         self._stopping.wait()
+        if self._idle:
+            # Nobody is to find us from now on; who has just done so is still served.
+            self._place.withdraw()
+            gevent.sleep(LAST_CALL_S)
 
         # The order matters. First no new work, so that draining can end; then the requests,
         # each of which tells its client; then the sessions that they used; then the sockets,
@@ -148,8 +156,10 @@ class Service:
                 and not self._broker.open_requests
                 and time.monotonic() - self._broker.last_work_at >= idle_exit_s
             ):
-                self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
-                self.stop(0)
+                if not self._stopping.is_set():
+                    self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
+                self._idle = True
+                self.stop(None)
 
     def _take(self, config: Config, changes: Changes) -> None:
         self._upstreams.take(config.upstreams, changes.renew_sessions)

@@ -19,9 +19,11 @@ from zbeam_daemon.gate import Gate
 from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.log import Log
+from zbeam_daemon.rate import Rate
 from zbeam_daemon.refusal import explain
 from zbeam_daemon.session import ExchangeError, Session, Transport
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import Outcome
 
 SWEEP_S = 1.0
 WARM_AT_ONCE = 8
@@ -56,21 +58,23 @@ class Upstream:
         )
         self.backoff = Backoff(settings.retry)
         self.ceilings: dict[str, Ceiling] = {}
+        self.requests_rate = Rate(settings.limits.requests_per_minute)
+        self.tokens_rate = Rate(settings.limits.tokens_per_minute)
+        self.balance: dict[str, Any] | None = None
         self.counters = Counters()
         self.ledger = Ledger()
         self.streams = 0
-        self._keeper: gevent.Greenlet | None = None
+        self._keepers: list[gevent.Greenlet] = []
 
     # ---- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to keep the warm target."""
-        self._keeper = gevent.spawn(self._keep)
+        self._keepers = [gevent.spawn(self._keep), gevent.spawn(self._watch_balance)]
 
     def stop(self) -> None:
         """Close every session."""
-        if self._keeper is not None:
-            self._keeper.kill()
+        gevent.killall(self._keepers)
         self.sessions.shutdown()
 
     def retire(self, on_end: Callable[[Upstream], None]) -> None:
@@ -82,8 +86,7 @@ class Upstream:
             self.stop()
             on_end(self)
 
-        if self._keeper is not None:
-            self._keeper.kill()  # no more warm sessions
+        gevent.killall(self._keepers)  # no more warm sessions
         self.sessions.flush("removed")
         gevent.spawn(wait_and_stop)
 
@@ -99,6 +102,8 @@ class Upstream:
         for family, ceiling in self.ceilings.items():
             ceiling.configured = settings.limits.ceiling_of(family)
             self.gate.set_ceiling(family, ceiling.limit(time.monotonic()))
+        self.requests_rate.set(settings.limits.requests_per_minute)
+        self.tokens_rate.set(settings.limits.tokens_per_minute)
         self.backoff.settings = settings.retry
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
@@ -106,6 +111,14 @@ class Upstream:
             self.sessions.transport = transport
             self.sessions.flush("reconfigured")
         self.sessions.wake.set()
+
+    def load(self) -> str:
+        """Tell how busy it is, for an error to explain itself."""
+        counts = self.sessions.pool.counts()
+        sessions = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+        gate = self.gate
+        text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
+        return f"{text}; last failure: {self.breaker.cause}" if self.breaker.cause else text
 
     # ---- the account's limit ----------------------------------------------------------------
 
@@ -133,6 +146,16 @@ class Upstream:
             self.gate.set_ceiling(family, limit)
             if limit >= ceiling.configured:
                 del self.ceilings[family]  # nothing is left of it
+
+    def start_in(self, now: float) -> float:
+        """Count a request that is about to start; returns how long it has to wait, in seconds."""
+        return max(self.requests_rate.use(now), self.tokens_rate.wait(now))
+
+    def used(self, model: str, outcome: Outcome) -> None:
+        """Enter what a request used, however it ended."""
+        self.ledger.add(model, outcome)
+        if outcome.usage is not None:
+            self.tokens_rate.use(time.monotonic(), outcome.usage.total_tokens)
 
     # ---- the warm target --------------------------------------------------------------------
 
@@ -178,6 +201,25 @@ class Upstream:
                 not_before = time.monotonic() + min(WARM_BACKOFF_CAP_S, 2.0 ** (failures - 1))
             sessions.wake.wait(SWEEP_S)
             sessions.wake.clear()
+
+    def _watch_balance(self) -> None:
+        """Ask for the balance now and then, so that its end is seen before the first 402."""
+        asked_at = float("-inf")
+        while True:
+            gevent.sleep(SWEEP_S)
+            interval_s = self.settings.limits.balance_interval_s
+            now = time.monotonic()
+            if not interval_s or now - asked_at < interval_s:
+                continue
+            asked_at = now
+            try:
+                found = self.fetch("/user/balance")
+            except ZbeamError as error:
+                self.log.warning("balance.unknown", upstream=self.name, cause=error.message)
+                continue
+            self.balance = found if isinstance(found, dict) else None
+            if self.balance is not None and self.balance.get("is_available") is False:
+                self.log.warning("balance.exhausted", upstream=self.name)
 
     # ---- views of the API -------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ def upstream_status(upstream: Upstream) -> dict[str, Any]:
         "sessions": upstream.sessions.pool.counts(),
         "breaker": {"state": upstream.breaker.state, "cause": upstream.breaker.cause or None},
         "gate": upstream.gate.snapshot(),
+        "balance": upstream.balance,
         "ledger": upstream.ledger.snapshot(),
         "usage_mismatches": upstream.ledger.mismatches,
     }

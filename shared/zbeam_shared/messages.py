@@ -177,8 +177,8 @@ class Progress(Record):
     Sent at once to a request that was queued when its turn comes: until then, and only then,
     nothing of it can have reached the upstream.
 
-    ``waiting_for`` is "slot", "session", "first byte", "data" or "retry"; ``keep_alives`` counts
-    the upstream's signs of life without data in this attempt.
+    ``waiting_for`` is "slot", "rate", "session", "first byte", "data" or "retry"; ``keep_alives``
+    counts the upstream's signs of life without data in this attempt.
     """
 
     waiting_for: str

@@ -6,6 +6,7 @@ may have started is reported as such, and never sent twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -258,29 +259,75 @@ def test_a_view_is_not_sent_again(daemon: FakeDaemon, client: Client) -> None:
     assert "request" not in caught.value.message
 
 
-class LateWords(Link):
-    """A link on which one message comes only when the daemon has been found gone."""
+class ScriptedLink(Link):
+    """A link whose daemon has gone, and on which something happens just as that is found out."""
 
-    def __init__(self, frames: Callable[[], list[bytes]]) -> None:
-        self.frames = frames
-        self.waits: list[float] = []
+    def __init__(self, at_last: Callable[[], Any]) -> None:
+        self.at_last = at_last
+        self.sent: list[list[bytes]] = []
 
     def send(self, frames: list[bytes]) -> None:
-        pass
+        self.sent.append(frames)
 
     async def receive(self, seconds: float) -> list[bytes] | None:
-        self.waits.append(seconds)
-        return self.frames() if seconds == channel.LAST_WORDS_S else None
+        if len(self.sent) > 1:
+            return wire.pack(Accepted(position=1), self.sent[0][2])
+        return self.at_last() if seconds == channel.LAST_WORDS_S else None
+
+
+@pytest.fixture
+def left_behind(place: Path) -> Iterator[socket.socket]:
+    """A socket on which nobody listens."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(place / "s"))
+        yield bound
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_a_daemon_said_before_it_went_is_heard_first(place: Path) -> None:
+def test_what_a_daemon_said_before_it_went_is_heard_first(
+    place: Path, left_behind: socket.socket
+) -> None:
     """Otherwise a request whose turn had just come would be sent again."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "s"))  # and nobody listens
-    link = LateWords(lambda: wire.pack(Progress(waiting_for="session"), call.request_id))
+    link = ScriptedLink(lambda: wire.pack(Progress(waiting_for="session"), call.request_id))
     call = Channel(link, f"ipc://{place}/s", None)
     call.send(Generate(chat={}))
     call.liveness.hear(Accepted(position=1), time.monotonic() - 0.2)
     assert run(call.receive()) == Progress(waiting_for="session")
     assert not call.gone("it").repeatable
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_daemon_that_is_there_again_just_then_is_listened_to(
+    place: Path, left_behind: socket.socket
+) -> None:
+    """It may have got the request from the old connection: sent anew it would run twice."""
+    link = ScriptedLink(left_behind.listen)
+    call = Channel(link, f"ipc://{place}/s", None)
+    call.send(Generate(chat={}))
+    assert run(call.receive()) == Accepted(position=1)
+    assert [frames[1] for frames in link.sent] == [b"generate", b"ping"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_daemon_that_was_told_to_stop_is_not_sent_to_while_it_still_listens(
+    daemon: FakeDaemon, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = Error(code="busy", message="the daemon is shutting down")
+    daemon.on(Generate, in_turn(send_all(Accepted(position=1), STOPPED), send_all(busy)))
+    listens, answers = recovery._listens, []
+    later = contextlib.ExitStack()
+
+    def look(where: str) -> bool:
+        answers.append(listens(where))
+        if len(answers) == 2:
+            daemon.stop()
+        elif len(answers) == 4:
+            for name in (daemon.path, f"{daemon.path}.admin"):
+                Path(name).unlink()
+            later.enter_context(FakeDaemon(daemon.path))
+        return answers[-1]
+
+    monkeypatch.setattr(recovery, "_listens", look)
+    with later:
+        assert client.generate("Hi").content == "hello"
+    assert answers == [True, True, False, False, True]

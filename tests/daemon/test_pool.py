@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from zbeam_daemon.config.settings import PoolSettings
-from zbeam_daemon.pool import LIFETIME_JITTER, Acquired, Closing, Pool, PooledSession
+from zbeam_daemon.pool import LIFETIME_JITTER, Pool
+from zbeam_daemon.pooled import Acquired, Closing, PooledSession
 from zbeam_shared.machine import IllegalEventError
 
 SETTINGS = PoolSettings(

@@ -263,6 +263,7 @@ def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
     file.write_text("sk-first-0123456789")
     file.chmod(0o600)
     daemon = start(warm=1)
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
     text = daemon.config.read_text()
     assert text.count('api_key_env = "DEEPSEEK_API_KEY"') == 1
     daemon.write(text.replace('api_key_env = "DEEPSEEK_API_KEY"', f'api_key_file = "{file}"'))

@@ -264,21 +264,18 @@ KEYS: tuple[Key, ...] = (
         Whole(0, 10_000_000, "requests"),
         "Start at most this many a minute. 0: no limit.",
         default=0,
-        reserved=True,
     ),
     Key(
         f"{_U}.limits.tokens_per_minute",
         Whole(0, 1_000_000_000_000, "tokens"),
         "Use at most this many tokens a minute. 0: no limit.",
         default=0,
-        reserved=True,
     ),
     Key(
         f"{_U}.limits.balance_interval_s",
         Number(0, 86_400, _SECONDS),
         "Ask for the account's balance this often. 0: never.",
         default=0.0,
-        reserved=True,
     ),
     Key(
         f"{_U}.limits.concurrency.*",

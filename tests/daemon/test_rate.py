@@ -1,0 +1,63 @@
+"""A configured rate is kept, whoever asks and in whatever bursts."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zbeam_daemon.rate import BURST_SHARE, Rate
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    rate = Rate(0)
+    assert [rate.use(0.0) for _ in range(1000)] == [0.0] * 1000
+    assert rate.wait(0.0) == 0.0
+
+
+def test_a_burst_is_spread_over_the_minute() -> None:
+    rate = Rate(60)
+    waits = [rate.use(0.0) for _ in range(66)]
+    assert waits[:6] == [0.0] * 6
+    assert waits[-1] == 60.0
+
+
+def test_what_was_used_is_owed_by_those_who_come_next() -> None:
+    rate = Rate(600)
+    rate.use(0.0, 660)
+    assert rate.wait(0.0) == 60.0
+    assert rate.wait(30.0) == 30.0
+    assert rate.wait(60.0) == 0.0
+
+
+def test_a_pause_does_not_save_up_a_minute() -> None:
+    rate = Rate(60)
+    rate.use(0.0)
+    waits = [rate.use(1000.0) for _ in range(10)]
+    assert waits.count(0.0) == 60 * BURST_SHARE
+
+
+def test_a_limit_that_is_taken_away_or_set_holds_from_now_on() -> None:
+    rate = Rate(60)
+    for _ in range(100):
+        rate.use(0.0)
+    rate.set(0)
+    assert rate.use(0.0) == 0.0
+    rate.set(60)
+    assert rate.use(0.0) == 0.0, "what was used without a limit is not owed"
+
+
+@given(
+    per_minute=st.integers(1, 10_000),
+    gaps=st.lists(st.floats(0, 5), min_size=1, max_size=200),
+)
+def test_never_more_start_within_a_minute_than_allowed(per_minute: int, gaps: list[float]) -> None:
+    rate = Rate(per_minute)
+    now = 0.0
+    starts = []
+    for gap in gaps:
+        now += gap
+        starts.append(now + rate.use(now))
+    starts.sort()
+    allowed = per_minute + max(1.0, per_minute * BURST_SHARE) + 1
+    for n, start in enumerate(starts):
+        assert sum(1 for other in starts[n:] if other < start + 60) <= allowed

@@ -1,0 +1,39 @@
+"""What the cells share: a stand-in and a daemon for each module, and the record of what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.matrix import Rig
+from support.standin import Standin
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("faults")
+    cell = getattr(item, "callspec", None) and item.callspec.params.get("cell")  # type: ignore[attr-defined]
+    if cell:
+        item.user_properties.append(("cell", cell.facts()))
+
+
+@pytest.fixture(scope="module")
+def tls() -> Iterator[Rig]:
+    """A rig over TLS."""
+    with Standin(tls=True) as standin, Rig.build(standin) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def tcp() -> Iterator[Rig]:
+    """A rig over plain TCP."""
+    with Standin() as standin, Rig.build(standin) as rig:
+        yield rig
+
+
+@pytest.fixture
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """The rig that a cell wants."""
+    cell = request.getfixturevalue("cell")
+    rig: Rig = request.getfixturevalue(cell.over.lower())
+    return rig
