@@ -50,9 +50,9 @@ class Liveness:
 
     def __init__(self, now: float, deadline: float | None) -> None:
         self.deadline = deadline
-        self.started = now
         self.stage: Stage = "sent"
         self.accept_due = False
+        self._since = now  # when the daemon that has this call was there, as far as we know
         self._heard = now
         self._looked = now
         self._asked: float | None = None
@@ -67,6 +67,8 @@ class Liveness:
         """Note a message for this call."""
         self.sign(now)
         if isinstance(message, Accepted):
+            # By whom it was sent to, or by the next one, if libzmq had not got it off till then.
+            self._since = now
             self.stage = "queued" if message.position > 0 else "started"
         elif self.stage == "queued" and not (
             isinstance(message, Error)
@@ -90,10 +92,10 @@ class Liveness:
         self._asked = self._looked = now
 
     def restarted(self, pong: Pong, now: float) -> bool:
-        """Tell whether the daemon that answers is another one than the call was sent to."""
+        """Tell whether the daemon that answers is another one than that which has this call."""
         if not pong.pid:
             return False
-        waiting = now - self.started
+        waiting = now - self._since
         if self.accept_due and self.stage == "sent":
             # This one has not got the request; whether it was there in time is then enough.
             return pong.uptime_s < waiting + CLOCK_SLACK_S

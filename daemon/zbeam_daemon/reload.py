@@ -94,6 +94,7 @@ class Running:
         return report
 
     def _tell(self, report: dict[str, Any]) -> None:
+        # A bad file that was put back as it was changes nothing, and is news all the same.
         mended = self.last_reload is not None and not self.last_reload["ok"]
         if not report["ok"] or report["applied"] or report["needs_restart"] or mended:
             log = self._log.info if report["ok"] else self._log.error
@@ -105,9 +106,8 @@ class Running:
                 problems="; ".join(f"{p['key']}: {p['message']}" for p in report["rejected"]),
             )
             self.last_reload = report
-        elif report["trigger"] != "file" or (self.last_reload and not self.last_reload["ok"]):
-            # Somebody asked and wants to see that it was done, or a bad file was put right.
-            self.last_reload = report
+        elif report["trigger"] != "file":
+            self.last_reload = report  # somebody asked: they want to see that it was done
 
 
 class _News:

@@ -173,6 +173,13 @@ def test_a_daemon_younger_than_the_accepted_request_is_another_one(
     assert accepted().restarted(Pong(pid=7, uptime_s=uptime_s), 10.0) is verdict
 
 
+def test_a_daemon_that_accepted_what_was_sent_to_the_one_before_has_it() -> None:
+    """libzmq keeps what it could not send, and sends it when it is connected again."""
+    life = Liveness(0.0, None)
+    life.hear(Accepted(), 5.0)
+    assert not life.restarted(Pong(pid=7, uptime_s=1.0), 5.0)
+
+
 @pytest.mark.parametrize(("uptime_s", "verdict"), [(100.0, False), (1.2, True), (0.1, True)])
 def test_a_daemon_that_was_not_surely_there_in_time_and_has_not_accepted_never_got_it(
     uptime_s: float, verdict: bool

@@ -204,6 +204,18 @@ def test_clients_that_come_while_the_daemon_ends_for_want_of_work_are_served(hom
         assert done.returncode == 0, done
 
 
+def test_who_found_the_daemon_just_before_it_ends_for_want_of_work_is_served(home: Home) -> None:
+    text = home.config.read_text()
+    home.config.write_text(text.replace("[daemon]", "[daemon]\nidle_exit_s = 0.5"))
+    assert home.client("generate", "steel").returncode == 0
+    with Peer(home.endpoint) as peer:
+        assert peer.ask(m.Status())
+        wait_until(lambda: "daemon.idle" in home.log, pause_s=0.001)
+        peer.generate()
+        assert peer.result().finish_reason == "stop"
+    wait_until(lambda: home.alive() == [])
+
+
 def test_a_socket_that_a_killed_daemon_left_is_no_obstacle(home: Home) -> None:
     assert home.client("generate", "steel").returncode == 0
     (pid,) = home.alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.matrix import Cell, Rig, parametrize
 
 BAD = "upstream_unavailable"
+LONG = "x" * 500
 NUMBER = "Your current concurrency is 26, which exceeds your concurrency limit of 25"
 
 
@@ -101,7 +102,7 @@ STATUS = [
     Cell(
         "400 whose body breaks off",
         "headers",
-        always(400, f"cut_after_bytes = 700\nmessage = '{500 * "x"}'"),
+        always(400, f"cut_after_bytes = 700\nmessage = '{LONG}'"),
         code="invalid_parameters",
         attempts=(400,),
         started=0,

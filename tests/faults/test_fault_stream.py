@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from support.matrix import Cell, Rig, Step, parametrize
+from support.matrix import SLOW, Cell, Rig, parametrize, strike, trickle
 
 FIRST, MIDDLE, END = "first event", "mid-stream", "before [DONE]"
 TOKENS = 20
 EVENTS = TOKENS + 2
 """The role, the tokens, the end with finish_reason; [DONE] follows."""
 AT = {FIRST: 1, MIDDLE: 10, END: EVENTS}
-SLOW = f"[defaults]\ntokens = {TOKENS}\ntoken_delay_s = 0.02\n"
 
 
 def answers(fault: str) -> str:
     return f"[defaults]\ntokens = {TOKENS}\n{fault}\n"
-
-
-def strike(act: str) -> Step:
-    return lambda rig: rig.relay.strike(act)
-
-
-def trickle(rig: Rig) -> None:
-    rig.relay.trickle_s = 0.0
 
 
 def at_each_stage(fault: str, scenario: str, code: str, fast: str = "", **more: object) -> list[Cell]:
@@ -52,7 +43,7 @@ CUTS = [
          content=True),  # fmt: skip
     Cell("invalid UTF-8", FIRST, answers("invalid_utf8 = 2"), code="bad_response"),
     Cell("invalid UTF-8", MIDDLE, answers("invalid_utf8 = 10"), code="bad_response", content=True),
-    Cell("half a chunk, then FIN", FIRST, "[defaults]\ncut_after_bytes = 330", code="truncated",
+    Cell("half a chunk, then FIN", FIRST, "[defaults]\ncut_after_bytes = 600", code="truncated",
          over="TCP"),  # fmt: skip
     Cell("half a chunk, then FIN", MIDDLE, answers("cut_after_bytes = 3001"), code="truncated",
          content=True, over="TCP"),  # fmt: skip
@@ -75,7 +66,7 @@ NETWORK = [
          over="TCP", fast=True),  # fmt: skip
     Cell("garbage, then silence", MIDDLE, SLOW, during=strike("garbage"), code="truncated",
          content=True, over="TCP"),  # fmt: skip
-    Cell("one byte at a time on the way", MIDDLE, SLOW, during=trickle, content=True),
+    Cell("one byte at a time on the way", MIDDLE, SLOW, during=trickle("down"), content=True),
 ]
 SLOWLY = [
     Cell("one byte at a time", FIRST, "[defaults]\ntokens = 2\nchunk_bytes = 1", fast=True),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,8 +32,9 @@ READY_S = 20.0
 class Daemon:
     """A running daemon in a folder of its own.
 
-    ``extra`` is TOML that is put at the end of the configuration; ``pool``, ``limits`` and
-    ``timeouts`` are the contents of those tables.
+    ``extra`` is TOML that is put at the end of the configuration; ``upstream``, ``pool``,
+    ``limits`` and ``timeouts`` are the contents of those tables. ``launcher`` is a command that
+    becomes the daemon (env, unshare).
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Daemon:
         limits: str = "",
         timeouts: str = "",
         daemon: str = 'log_level = "debug"',
+        upstream: str = "",
         extra: str = "",
+        launcher: Sequence[str] = (),
         base_url: str | None = None,
         environ: Mapping[str, str] | None = None,
         wait: bool = True,
@@ -63,7 +66,8 @@ class Daemon:
 [upstream.deepseek]
 base_url = "{url}"
 api_key_env = "DEEPSEEK_API_KEY"
-{ca}[upstream.deepseek.generation]
+{ca}{upstream}
+[upstream.deepseek.generation]
 model = "deepseek-flash"
 max_tokens = 4000
 temperature = 0.1
@@ -78,6 +82,7 @@ warm = {warm}
 {extra}
 """
         )
+        self._launcher = launcher
         self.environ = {
             **os.environ,
             "DEEPSEEK_API_KEY": ANY_KEY,
@@ -103,7 +108,10 @@ warm = {warm}
         """Start it (again), and wait until it serves."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zbeam_daemon", "run", "--config", str(self.config)],
+                [
+                    *self._launcher,
+                    *(sys.executable, "-m", "zbeam_daemon", "run", "--config", str(self.config)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from support.daemon import Daemon, Peer
-from support.relay import Relay
+from support.relay import Fault, Relay
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_shared import messages as m
@@ -53,7 +53,27 @@ GRACE_S = 0.7
 TIMEOUTS = "connect_s = 0.4\nfirst_byte_s = 1\nany_byte_s = 1\nprogress_s = 1\ntotal_s = 30"
 RETRY = "[upstream.deepseek.retry]\nattempts = 3\nbase_s = 0.01\ncap_s = 0.02\n"
 PATIENT = "[upstream.deepseek.breaker]\nfailures = 10000\n"
+SLOW = "[defaults]\ntokens = 20\ntoken_delay_s = 0.02\n"
 Step = Callable[["Rig"], None]
+
+
+def strike(act: str) -> Step:
+    """Let something happen to the connections that are open."""
+    return lambda rig: rig.relay.strike(act)
+
+
+def arm(act: str, at: str = "down", *, after: int = 0, times: int | None = 1) -> Step:
+    """Let something happen to a connection to come, or to bytes to come."""
+    return lambda rig: rig.relay.arm(Fault(act, at, after=after, times=times))
+
+
+def trickle(direction: str) -> Step:
+    """Relay one byte at a time in one direction."""
+
+    def step(rig: Rig) -> None:
+        rig.relay.trickle = direction
+
+    return step
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ class Cell:
     during: Step | None = None
     moment: str = "delta"
     used: bool = False
+    rig: str = ""  # the fixture, when it is not that of ``over``
     code: str = "ok"
     attempts: tuple[int | None, ...] = (200,)
     double: bool = False
@@ -138,6 +159,8 @@ class Rig:
     daemon: Daemon
     peer: Peer
     over: str = "TLS"
+    servers: dict[str, Any] = field(default_factory=dict)  # others that the relay may lead to
+    proxy: Any = None
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     @classmethod
@@ -222,6 +245,9 @@ class Rig:
     def heal(self) -> None:
         """Take the fault away."""
         self.relay.heal()
+        self.relay.target = self.standin.port
+        if self.proxy is not None:
+            self.proxy.heal()
         self.standin.set_scenario("")
 
     def settle(self) -> None:
@@ -229,6 +255,8 @@ class Rig:
         self.heal()
         self.daemon.ask(m.Flush(), admin=True)
         self.relay.cut()
+        if self.proxy is not None:
+            self.proxy.cut()
         wait_until(lambda: not any(self.daemon.ask(m.Stats())["sessions"].values()))
         wait_until(lambda: self.standin.counts()["connections_open"] == 0)
 
@@ -266,7 +294,7 @@ def compare(cell: Cell, answer: m.Result | m.Error, started: int) -> None:
         assert outcome.content
     assert tuple(attempt.status for attempt in outcome.attempts) == cell.attempts, told
     assert outcome.possible_double is cell.double
-    assert started == cell.started
+    assert started == cell.started, f"{started} generations were started: {outcome.attempts}"
     assert started <= 1 + cell.double, "a second generation that nobody may start"
     if cell.content is not None:
         assert bool(outcome.content) is cell.content, repr(outcome.content[:50])

@@ -14,7 +14,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -71,7 +70,7 @@ class Relay:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.trickle_s: float | None = None  # one byte at a time, with this pause
+        self.trickle = ""  # the direction in which bytes pass one at a time
         self._lock = threading.RLock()
         self._links: set[_Link] = set()
         self._fault: Fault | None = None
@@ -106,6 +105,13 @@ class Relay:
                 if not link.struck:
                     link.strike(act)
 
+    def inject(self, data: bytes) -> None:
+        """Send bytes to the daemon that no server has sent, on every open connection."""
+        with self._lock:
+            for link in self._links:
+                if not link.struck:
+                    link.client.sendall(data)
+
     def refuse(self) -> None:
         """Stop listening: the port answers with RST."""
         with contextlib.suppress(OSError):
@@ -116,7 +122,7 @@ class Relay:
         """Let everything pass again; what was struck stays as it is."""
         with self._lock:
             self._fault = None
-            self.trickle_s = None
+            self.trickle = ""
         if self._listener.fileno() < 0:
             self._listener = self._listen(self.port)
             self._accept(self._listener)
@@ -133,6 +139,10 @@ class Relay:
     def _listen(self, port: int) -> socket.socket:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # As on a real network. Loopback's segments of 64 KB make buffers of megabytes, and a
+        # sender so far ahead could not be caught in the middle of its request.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
         listener.bind(("127.0.0.1", port))
         listener.listen(128)
         return listener
@@ -181,7 +191,11 @@ class Relay:
                     if link.struck:
                         return
                     data, act = self._due(link, direction, data)
-                self._send(sink, data) if data else None
+                if data and direction == self.trickle:
+                    for n in range(len(data)):
+                        sink.sendall(data[n : n + 1])
+                elif data:
+                    sink.sendall(data)
                 if act is not None:
                     link.strike(act)
                 elif not data:
@@ -206,14 +220,6 @@ class Relay:
             self._left -= 1
             if self._left == 0:
                 self._fault = None
-
-    def _send(self, sink: socket.socket, data: bytes) -> None:
-        if self.trickle_s is None:
-            sink.sendall(data)
-            return
-        for n in range(len(data)):
-            sink.sendall(data[n : n + 1])
-            time.sleep(self.trickle_s)
 
 
 def _reset(sock: socket.socket) -> None:

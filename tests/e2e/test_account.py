@@ -1,0 +1,125 @@
+"""What the callers share of one account: its limit, its rate, its balance, its ledger."""
+
+from __future__ import annotations
+
+import time
+
+from support.daemon import Daemon, Peer, Start
+from support.standin import Standin
+from support.waiting import wait_until
+from zbeam_shared import messages as m
+
+LIMIT = 5
+NARROW = f"[concurrency]\nflash = {LIMIT}\n[defaults]\ntokens = 3\ntoken_delay_s = 0.02\n"
+
+
+def served(peer: Peer, requests: int) -> list[m.Outcome]:
+    """Send so many at once; each must succeed."""
+    for n in range(requests):
+        peer.generate(request_id=str(n).encode(), stream=False)
+    outcomes = []
+    while len(outcomes) < requests:
+        message = peer.receive(30.0)[1]
+        assert not isinstance(message, m.Error), message
+        if isinstance(message, m.Result):
+            outcomes.append(message.outcome)
+    return outcomes
+
+
+def refusals(standin: Standin) -> int:
+    return standin.counts()["responses"].get("429", 0)
+
+
+def flash(daemon: Daemon) -> dict[str, int]:
+    found: dict[str, int] = daemon.ask(m.Status())["upstreams"]["deepseek"]["gate"]["flash"]
+    return found
+
+
+def test_the_accounts_real_limit_is_learned_and_then_never_exceeded(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(NARROW)
+    daemon = start(warm=0, extra="[upstream.deepseek.retry]\nattempts = 20\nbase_s = 0.05")
+    peer = daemon.peer()
+    served(peer, 30)
+    learned = refusals(standin)
+    assert 0 < learned <= 30, "the first burst finds the limit"
+    assert flash(daemon)["limit"] == LIMIT
+    served(peer, 30)
+    assert refusals(standin) == learned, "afterwards not one request is wasted on a refusal"
+    assert flash(daemon)["in_use"] == 0
+    assert standin.counts()["max_in_flight"]["flash"] == LIMIT
+
+
+def test_a_request_that_waits_to_be_tried_again_does_not_hold_a_slot(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\nnth = 1\nstatus = 429\nretry_after = 1.5\n")
+    daemon = start(warm=0, limits="concurrency.flash = 1")
+    peer = daemon.peer()
+    peer.generate(request_id=b"refused")
+    daemon.wait_for("request.retry")
+    wait_until(lambda: flash(daemon)["in_use"] == 0)
+    assert peer.result().finish_reason == "stop"
+
+
+def test_requests_a_minute_are_kept(start: Start, standin: Standin) -> None:
+    standin.set_scenario("[defaults]\ntokens = 1\n")
+    daemon = start(warm=0, limits="requests_per_minute = 120")
+    began = time.monotonic()
+    outcomes = served(daemon.peer(), 15)  # 12 at once, then two a second
+    assert len(outcomes) == 15
+    assert time.monotonic() - began >= 1.4
+
+
+def test_tokens_that_were_used_are_owed_by_the_next_request(start: Start, standin: Standin) -> None:
+    standin.set_scenario("[defaults]\ntokens = 40\n")
+    daemon = start(warm=0, limits="tokens_per_minute = 60")
+    peer = daemon.peer()
+    peer.generate()
+    peer.result()
+    peer.generate(deadline_s=2.0)
+    error = peer.error()
+    assert (error.code, error.retryable) == ("rate_limited", True)
+    assert "per_minute" in error.message
+
+
+def test_the_end_of_the_balance_is_seen_before_the_first_402(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("balance = 0.0\n")
+    daemon = start(warm=0, limits="balance_interval_s = 1")
+    daemon.wait_for("balance.exhausted")
+    balance = daemon.ask(m.Status())["upstreams"]["deepseek"]["balance"]
+    assert balance["is_available"] is False
+    assert standin.counts()["generations_started"] == 0
+
+
+def test_the_ledger_adds_up_to_what_the_requests_said(start: Start, standin: Standin) -> None:
+    daemon = start(
+        warm=0, extra="[upstream.deepseek.prices.deepseek-flash]\nhit = 1\nmiss = 2\noutput = 3"
+    )
+    outcomes = served(daemon.peer(), 8)
+    usages = [outcome.usage for outcome in outcomes if outcome.usage is not None]
+    status = daemon.ask(m.Status())["upstreams"]["deepseek"]
+    row = status["ledger"]["deepseek-flash"]
+    assert row["requests"] == len(usages) == 8
+    assert row["hit"] == sum(usage.prompt_cache_hit_tokens for usage in usages)
+    assert row["miss"] == sum(usage.prompt_cache_miss_tokens for usage in usages)
+    assert row["output"] == sum(usage.completion_tokens for usage in usages)
+    costs = [outcome.cost for outcome in outcomes if outcome.cost is not None]
+    assert len(costs) == 8
+    assert abs(row["cost"] - sum(costs)) < 1e-9
+    assert status["usage_mismatches"] == 0
+
+
+def test_the_servers_idle_limit_is_learned_from_the_session_that_is_left_to_it(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("idle_timeout_s = 2.0\n")
+    daemon = start(warm=1, pool="probe_interval_s = 0.5")
+    wait_until(lambda: daemon.ask(m.Stats())["idle_limit"]["deepseek"]["learned_s"], timeout=15)
+    found = daemon.ask(m.Stats())["idle_limit"]["deepseek"]
+    assert 1.5 <= found["learned_s"] <= 3.5
+    assert found["limit_s"] < found["learned_s"], "sessions are retired before it"
+    assert daemon.ask(m.Stats())["closed"]["peer_closed"] >= 1

@@ -1,0 +1,119 @@
+"""What happens to a session that nobody uses, and to the probe that is to find out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.matrix import Cell, Rig, Step, arm, parametrize, strike
+from support.waiting import wait_until
+from zbeam_shared import messages as m
+
+IDLE, PROBE = "idle in pool", "in a probe"
+
+
+def noticed(act: str) -> Step:
+    """Strike, and give the daemon the time to see it."""
+
+    def step(rig: Rig) -> None:
+        rig.relay.strike(act)
+        wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"])
+
+    return step
+
+
+def bytes_for_nobody(rig: Rig) -> None:
+    rig.relay.inject(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+    wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"])
+
+
+def restart(rig: Rig) -> None:
+    """Three sessions are idle; the server closes all at one time, as at a restart."""
+    rig.daemon.ask(m.Warm(n=3), admin=True)
+    noticed("fin")(rig)
+
+
+def idle(fault: str, before: Step, **more: Any) -> Cell:
+    return Cell(fault, IDLE, before=before, used=True, **{"reused": False, **more})
+
+
+IDLES = [
+    idle("FIN", noticed("fin"), fast=True),
+    idle("FIN", noticed("fin"), over="TCP"),
+    idle("RST", noticed("rst")),
+    idle("RST", noticed("rst"), over="TCP", fast=True),
+    idle("garbage", noticed("garbage")),
+    idle("garbage", noticed("garbage"), over="TCP"),
+    idle("a response that nobody asked for", bytes_for_nobody, over="TCP"),
+    idle("the server restarts: FIN on all sessions", restart),
+    *[
+        Cell(f"{how.upper()} by the server", IDLE,
+             f"[defaults]\nclose_idle_after_s = 0.05\nclose_idle = '{how}'", used=True,
+             before=lambda rig: left_to_the_server(rig), reused=False, over=over)  # fmt: skip
+        for how, over in [("fin", "TLS"), ("rst", "TLS"), ("fin", "TCP"), ("rst", "TCP")]
+    ],
+    # Younger than check_after_idle_s, so nothing has proved it: the request itself finds out,
+    # and may not be sent again, because silence does not tell whether it has arrived.
+    idle("silent drop, younger than check_after_idle_s", strike("freeze"), code="stalled",
+         attempts=(None,), started=0, reused=True, fast=True),  # fmt: skip
+    idle("silent drop", strike("freeze"), rig="proving", fast=True),
+    idle("silent drop", strike("freeze"), rig="proving_tcp", over="TCP"),
+    idle("silent drop of three sessions", lambda rig: drop_three(rig), rig="proving"),
+]
+
+
+def models(fault: str) -> str:
+    return f'[[rule]]\npath = "/models"\n{fault}\n'
+
+
+def probe(fault: str, scenario: str = "", *, alive: bool = False, **more: Any) -> Cell:
+    more.setdefault("reused", alive)
+    more.setdefault("rig", "proving_tcp" if more.get("over") == "TCP" else "proving")
+    return Cell(
+        fault, PROBE, models(scenario) if scenario else "", used=True, **more
+    )
+
+
+PROBES = [
+    probe("FIN", "cut_after_bytes = 0"),
+    probe("RST", "cut_after_bytes = 0\ncut = 'rst'"),
+    probe("RST", "cut_after_bytes = 0\ncut = 'rst'", over="TCP"),
+    probe("FIN in the head", "cut_after_bytes = 40", fast=True),
+    probe("RST in the body", "cut_after_bytes = 600\ncut = 'rst'"),
+    probe("stall", "first_byte_delay_s = 60"),
+    probe("silent drop of the answer", before=arm("freeze")),
+    probe("silent drop of the answer", before=arm("freeze"), over="TCP"),
+    probe("garbage", before=arm("garbage_fin")),
+    probe("garbage", before=arm("garbage"), over="TCP"),
+    probe("half a body, then silence", before=arm("freeze", after=600), over="TCP"),
+    probe("content length too long", "wrong_content_length = 7"),
+    probe("content length too short", "wrong_content_length = -7"),
+    probe("HTTP/1.0, ended by closing", "http10 = true"),
+    probe("Connection: close", "close_after = true"),
+    probe("one byte at a time", "chunk_bytes = 1", alive=True, over="TCP"),
+    probe("401", "status = 401", alive=True),
+    probe("404", "status = 404", alive=True),
+    probe("429", "status = 429", alive=True),
+    probe("500", "status = 500", alive=True),
+    probe("502 with an HTML page", "status = 502", alive=True),
+    probe("503", "status = 503", alive=True, fast=True),
+    probe("200 with an empty body", "empty_body = true", alive=True),
+    probe("200 with an HTML page", "html_body = true", alive=True),
+    probe("the deadline passes", "first_byte_delay_s = 60", deadline_s=0.2,
+          code="deadline_exceeded", attempts=(None,), started=0, reused=None),  # fmt: skip
+]
+
+
+def left_to_the_server(rig: Rig) -> None:
+    rig.succeed()
+    rig.standin.wait_for("connection_closed")
+    rig.standin.reset_counts()
+
+
+def drop_three(rig: Rig) -> None:
+    rig.daemon.ask(m.Warm(n=3), admin=True)
+    rig.relay.strike("freeze")
+
+
+@parametrize(*IDLES, *PROBES)
+def test_cell(rig: Rig, cell: Cell) -> None:
+    rig.check(cell)
