@@ -24,11 +24,18 @@ class Backoff:
         self.settings = settings
         self._in_a_row = 0
         self._not_before = 0.0
+        self._counted_at = float("-inf")
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
-    def failed(self, now: float, retry_after_s: float | None = None) -> None:
-        """Note a failure that a retry may mend; ``retry_after_s`` is what the upstream asked."""
-        self._in_a_row = min(self._in_a_row + 1, MAX_DOUBLINGS)
+    def failed(self, now: float, *, began: float, retry_after_s: float | None = None) -> None:
+        """Note a failure that a retry may mend; ``retry_after_s`` is what the upstream asked.
+
+        ``began`` is when the attempt did: attempts that ran side by side fail for one reason,
+        and count once.
+        """
+        if began >= self._counted_at:
+            self._in_a_row = min(self._in_a_row + 1, MAX_DOUBLINGS)
+            self._counted_at = now
         if retry_after_s is not None:
             self._not_before = max(self._not_before, now + retry_after_s)
 

@@ -196,8 +196,10 @@ class Generation:
                 hint="try again then, or allow more time",
             )
         if wait_s:
+            self.machine.fire("retry")
             self.waiting_for = "rate"
-            gevent.sleep(wait_s)
+            self._wait_again(wait_s)
+            self.machine.fire("admit")
         return None
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
@@ -259,7 +261,7 @@ class Generation:
         if error is not None:
             # Some servers repeat what they refuse.
             error.message = self._settings.api_key.hidden_in(error.message)
-        self._share(error, failure)
+        self._share(error, failure, began)
         return error, failure
 
     def _judge(
@@ -277,7 +279,7 @@ class Generation:
         if refusal is not None:
             raise breaker_error(refusal)
 
-    def _share(self, error: ZbeamError | None, failure: retry.Failure | None) -> None:
+    def _share(self, error: ZbeamError | None, failure: retry.Failure | None, began: float) -> None:
         """Let others know how the upstream is: the breaker, the back-off, the learned limit."""
         now = time.monotonic()
         upstream = self.upstream
@@ -287,7 +289,8 @@ class Generation:
         if error is None:
             upstream.backoff.succeeded()
         elif status == 429 or error.code in _TROUBLE:
-            upstream.backoff.failed(now, failure.retry_after_s if failure else None)
+            asked_s = failure.retry_after_s if failure else None
+            upstream.backoff.failed(now, began=began, retry_after_s=asked_s)
         refused = status is not None and status < 500
         if error is None or refused or error.code == "content_filter":
             upstream.breaker.success()  # a refusal is an answer too

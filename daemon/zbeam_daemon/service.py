@@ -148,7 +148,10 @@ class Service:
     def _tick(self) -> None:
         while True:
             gevent.sleep(TICK_S)
-            self._broker.tick()
+            try:
+                self._broker.tick()
+            except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
+                self._log.error("tick.crashed", cause=repr(error))
             idle_exit_s = self._running.config.daemon.idle_exit_s
             if (
                 self._autostarted

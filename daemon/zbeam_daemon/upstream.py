@@ -65,6 +65,8 @@ class Upstream:
         self.ledger = Ledger()
         self.streams = 0
         self._keepers: list[gevent.Greenlet] = []
+        self._warm_after = 0.0
+        self._warm_failures = 0
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -107,6 +109,7 @@ class Upstream:
         self.backoff.settings = settings.retry
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
+        self._warm_after = 0.0  # what kept sessions from being opened may have been mended
         if transport is not None:
             self.sessions.transport = transport
             self.sessions.flush("reconfigured")
@@ -180,27 +183,31 @@ class Upstream:
 
     def _keep(self) -> None:
         """Retire what is old, probe what is kept, open what is missing; for ever."""
-        sessions = self.sessions
-        failures = 0
-        not_before = 0.0
         while True:
-            sessions.sweep()
-            for _ in range(PROBES_AT_ONCE):
-                due = sessions.pool.begin_probe(time.monotonic())
-                if due is None:
-                    break
-                gevent.spawn(sessions.probe, due)
-            missing = sessions.pool.missing()
-            if missing and time.monotonic() >= not_before:
-                jobs = [gevent.spawn(sessions.open_one) for _ in range(min(missing, WARM_AT_ONCE))]
-                gevent.joinall(jobs)
-                if all(job.value is None for job in jobs):
-                    failures = 0
-                    continue
-                failures += 1
-                not_before = time.monotonic() + min(WARM_BACKOFF_CAP_S, 2.0 ** (failures - 1))
-            sessions.wake.wait(SWEEP_S)
-            sessions.wake.clear()
+            try:
+                self._keep_once()
+            except Exception as error:  # noqa: BLE001  a defect here must not stop the keeping
+                self.log.error("keeper.crashed", upstream=self.name, cause=repr(error))
+            self.sessions.wake.wait(SWEEP_S)
+            self.sessions.wake.clear()
+
+    def _keep_once(self) -> None:
+        sessions = self.sessions
+        sessions.sweep()
+        for _ in range(PROBES_AT_ONCE):
+            due = sessions.pool.begin_probe(time.monotonic())
+            if due is None:
+                break
+            gevent.spawn(sessions.probe, due)
+        while (missing := sessions.pool.missing()) and time.monotonic() >= self._warm_after:
+            jobs = [gevent.spawn(sessions.open_one) for _ in range(min(missing, WARM_AT_ONCE))]
+            gevent.joinall(jobs)
+            if all(job.value is None for job in jobs):
+                self._warm_failures = 0
+                continue
+            self._warm_failures += 1
+            pause_s = min(WARM_BACKOFF_CAP_S, 2.0 ** (self._warm_failures - 1))
+            self._warm_after = time.monotonic() + pause_s
 
     def _watch_balance(self) -> None:
         """Ask for the balance now and then, so that its end is seen before the first 402."""

@@ -19,17 +19,17 @@ def test_the_second_caller_waits_as_long_as_the_first_ones_second_try() -> None:
     pauses = []
     for seed in range(200):
         backoff = Backoff(SETTINGS, seed=seed)
-        for _ in range(5):
-            backoff.failed(0.0)
-        pauses.append(backoff.pause(0.0))
+        for n in range(5):
+            backoff.failed(n, began=n)
+        pauses.append(backoff.pause(5.0))
     assert max(pauses) > SETTINGS.base_s * 2**3
     assert max(pauses) <= SETTINGS.base_s * 2**4
 
 
 def test_retry_after_holds_for_everybody_and_is_not_shortened() -> None:
     backoff = Backoff(SETTINGS)
-    backoff.failed(100.0, retry_after_s=7.0)
-    backoff.failed(101.0, retry_after_s=1.0)
+    backoff.failed(100.0, began=99.0, retry_after_s=7.0)
+    backoff.failed(101.0, began=100.5, retry_after_s=1.0)
     assert backoff.hold(101.0) == 6.0
     assert backoff.pause(101.0) >= 6.0
     assert backoff.hold(107.0) == 0.0
@@ -37,7 +37,7 @@ def test_retry_after_holds_for_everybody_and_is_not_shortened() -> None:
 
 def test_a_success_ends_it() -> None:
     backoff = Backoff(SETTINGS)
-    backoff.failed(0.0)
+    backoff.failed(0.0, began=0.0)
     backoff.succeeded()
     assert backoff.pause(0.0) == 0.0
 
@@ -48,7 +48,14 @@ def test_the_pause_is_bounded_by_the_cap_and_by_what_was_asked(
 ) -> None:
     backoff = Backoff(SETTINGS, seed=seed)
     for seconds in asked:
-        backoff.failed(0.0, seconds)
+        backoff.failed(0.0, began=0.0, retry_after_s=seconds)
     most = max([SETTINGS.cap_s, *(s for s in asked if s is not None)])
     least = max([0.0, *(s for s in asked if s is not None)])
     assert least <= backoff.pause(0.0) <= most
+
+
+def test_a_burst_that_fails_together_counts_once() -> None:
+    backoff = Backoff(SETTINGS)
+    for n in range(100):
+        backoff.failed(1.0 + n / 100, began=0.5)
+    assert all(backoff.pause(2.0) <= SETTINGS.base_s for _ in range(100))

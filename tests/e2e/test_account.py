@@ -54,7 +54,7 @@ def test_the_accounts_real_limit_is_learned_and_then_never_exceeded(
 def test_a_request_that_waits_to_be_tried_again_does_not_hold_a_slot(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario("[[rule]]\nnth = 1\nstatus = 429\nretry_after = 1.5\n")
+    standin.set_scenario("[[rule]]\nnth = 1\nstatus = 429\nretry_after = 2\n")
     daemon = start(warm=0, limits="concurrency.flash = 1")
     peer = daemon.peer()
     peer.generate(request_id=b"refused")

@@ -68,31 +68,85 @@ def connection(fault: str) -> str:
 CONNECTIONS = [
     Cell("refused", CONNECTING, before=refuse, says="connection refused", fast=True, **FOR_GOOD),
     Cell("refused", CONNECTING, before=refuse, says="connection refused", over="TCP", **FOR_GOOD),
-    Cell("refused, with a session that went idle before", CONNECTING, used=True,
-         before=both(arm("rst", "up"), refuse), code=BAD, attempts=(None,) * 3,
-         double=True, started=0),  # fmt: skip
-    Cell("FIN on accepting, once", CONNECTING, before=arm("fin", "accept"),
-         attempts=(None, 200)),  # fmt: skip
-    Cell("FIN on accepting, for good", CONNECTING, before=arm("fin", "accept", times=None),
-         **FOR_GOOD),  # fmt: skip
-    Cell("RST on accepting, once", CONNECTING, before=arm("rst", "accept"),
-         attempts=(None, 200), fast=True),  # fmt: skip
-    Cell("RST on accepting, for good", CONNECTING, before=arm("rst", "accept", times=None),
-         **FOR_GOOD),  # fmt: skip
-    Cell("not a byte after connecting, once", CONNECTING, before=arm("freeze", "accept"),
-         attempts=(None, 200)),  # fmt: skip
-    Cell("not a byte after connecting, for good", CONNECTING,
-         before=arm("freeze", "accept", times=None), says="no connection within 0.4 s",
-         **FOR_GOOD),  # fmt: skip
-    Cell("the deadline passes", CONNECTING, before=arm("freeze", "accept", times=None),
-         deadline_s=0.2, code="deadline_exceeded", attempts=(None,), started=0),  # fmt: skip
-    Cell("the server accepts nothing for 0.6 s", CONNECTING, connection("accept_stall = 0.6"),
-         attempts=(None, 200)),  # fmt: skip
+    Cell(
+        "refused, with a session that went idle before",
+        CONNECTING,
+        used=True,
+        before=both(arm("rst", "up"), refuse),
+        code=BAD,
+        attempts=(None,) * 3,
+        double=True,
+        started=0,
+    ),  # fmt: skip
+    Cell(
+        "FIN on accepting, once", CONNECTING, before=arm("fin", "accept"), attempts=(None, 200)
+    ),  # fmt: skip
+    Cell(
+        "FIN on accepting, for good",
+        CONNECTING,
+        before=arm("fin", "accept", times=None),
+        **FOR_GOOD,
+    ),  # fmt: skip
+    Cell(
+        "RST on accepting, once",
+        CONNECTING,
+        before=arm("rst", "accept"),
+        attempts=(None, 200),
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "RST on accepting, for good",
+        CONNECTING,
+        before=arm("rst", "accept", times=None),
+        **FOR_GOOD,
+    ),  # fmt: skip
+    Cell(
+        "not a byte after connecting, once",
+        CONNECTING,
+        before=arm("freeze", "accept"),
+        attempts=(None, 200),
+    ),  # fmt: skip
+    Cell(
+        "not a byte after connecting, for good",
+        CONNECTING,
+        before=arm("freeze", "accept", times=None),
+        says="no connection within 0.4 s",
+        **FOR_GOOD,
+    ),  # fmt: skip
+    Cell(
+        "the deadline passes",
+        CONNECTING,
+        before=arm("freeze", "accept", times=None),
+        deadline_s=0.2,
+        code="deadline_exceeded",
+        attempts=(None,),
+        started=0,
+    ),  # fmt: skip
+    Cell(
+        "the server accepts nothing for 0.6 s",
+        CONNECTING,
+        connection("accept_stall = 0.6"),
+        attempts=(None, 200),
+    ),  # fmt: skip
     # Without TLS the connection is made, so this is a request that may have arrived.
-    Cell("FIN on accepting", CONNECTING, before=arm("fin", "accept"), over="TCP", code=BAD,
-         attempts=(None,), started=0),  # fmt: skip
-    Cell("silence after accepting", CONNECTING, before=arm("freeze", "accept"), over="TCP",
-         code="stalled", attempts=(None,), started=0),  # fmt: skip
+    Cell(
+        "FIN on accepting",
+        CONNECTING,
+        before=arm("fin", "accept"),
+        over="TCP",
+        code=BAD,
+        attempts=(None,),
+        started=0,
+    ),  # fmt: skip
+    Cell(
+        "silence after accepting",
+        CONNECTING,
+        before=arm("freeze", "accept"),
+        over="TCP",
+        code="stalled",
+        attempts=(None,),
+        started=0,
+    ),  # fmt: skip
 ]
 ALERTS = (
     "handshake_failure",
@@ -103,36 +157,72 @@ ALERTS = (
 )
 HANDSHAKES = [
     *[
-        Cell(f"alert {name}, for good", TLS, f'[[rule]]\ntls_alert = "{name}"', **FOR_GOOD,
-             fast=name == "handshake_failure")  # fmt: skip
+        Cell(
+            f"alert {name}, for good",
+            TLS,
+            f'[[rule]]\ntls_alert = "{name}"',
+            **FOR_GOOD,
+            fast=name == "handshake_failure",
+        )  # fmt: skip
         for name in ALERTS
     ],
-    Cell("alert internal_error, once", TLS, connection('tls_alert = "internal_error"'),
-         attempts=(None, 200)),  # fmt: skip
-    Cell("stall, then RST", TLS, connection("refuse_handshake_stall_s = 0.2"),
-         attempts=(None, 200)),  # fmt: skip
+    Cell(
+        "alert internal_error, once",
+        TLS,
+        connection('tls_alert = "internal_error"'),
+        attempts=(None, 200),
+    ),  # fmt: skip
+    Cell(
+        "stall, then RST", TLS, connection("refuse_handshake_stall_s = 0.2"), attempts=(None, 200)
+    ),  # fmt: skip
     Cell("stall for good", TLS, "[[rule]]\nrefuse_handshake_stall_s = 60", **FOR_GOOD),
     Cell("FIN in the handshake", TLS, before=arm("fin", after=100), attempts=(None, 200)),
     Cell("RST in the handshake", TLS, before=arm("rst", after=100), attempts=(None, 200)),
-    Cell("silence in the handshake", TLS, before=arm("freeze", after=100), attempts=(None, 200),
-         fast=True),  # fmt: skip
-    Cell("silence in the handshake, for good", TLS, before=arm("freeze", after=100, times=None),
-         **FOR_GOOD),  # fmt: skip
+    Cell(
+        "silence in the handshake",
+        TLS,
+        before=arm("freeze", after=100),
+        attempts=(None, 200),
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "silence in the handshake, for good",
+        TLS,
+        before=arm("freeze", after=100, times=None),
+        **FOR_GOOD,
+    ),  # fmt: skip
     Cell("garbage for a handshake", TLS, before=arm("garbage_fin"), attempts=(None, 200)),
-    Cell("garbage for a handshake, for good", TLS, before=arm("garbage_fin", times=None),
-         **FOR_GOOD),  # fmt: skip
+    Cell(
+        "garbage for a handshake, for good", TLS, before=arm("garbage_fin", times=None), **FOR_GOOD
+    ),  # fmt: skip
     Cell("garbage in the handshake", TLS, before=arm("garbage", after=100), attempts=(None, 200)),
-    Cell("RST in the client's part of the handshake", TLS, before=arm("rst", "up", after=20),
-         attempts=(None, 200)),  # fmt: skip
+    Cell(
+        "RST in the client's part of the handshake",
+        TLS,
+        before=arm("rst", "up", after=20),
+        attempts=(None, 200),
+    ),  # fmt: skip
     Cell("one byte at a time", TLS, "[defaults]\ntokens = 3", before=trickle("down")),
     *[
-        Cell(f"certificate: {name}", TLS, before=shows(name), rig="certified",
-             says="certificate verification failed", fast=name == "expired",
-             **FOR_GOOD)  # fmt: skip
+        Cell(
+            f"certificate: {name}",
+            TLS,
+            before=shows(name),
+            rig="certified",
+            says="certificate verification failed",
+            fast=name == "expired",
+            **FOR_GOOD,
+        )  # fmt: skip
         for name in ("expired", "not yet valid", "wrong name", "unknown CA")
     ],
-    Cell("the certificate turns bad while a session is idle", TLS, before=shows("expired"),
-         used=True, reused=True, rig="certified"),  # fmt: skip
+    Cell(
+        "the certificate turns bad while a session is idle",
+        TLS,
+        before=shows("expired"),
+        used=True,
+        reused=True,
+        rig="certified",
+    ),  # fmt: skip
 ]
 
 

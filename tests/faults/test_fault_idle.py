@@ -46,15 +46,28 @@ IDLES = [
     idle("a response that nobody asked for", bytes_for_nobody, over="TCP"),
     idle("the server restarts: FIN on all sessions", restart),
     *[
-        Cell(f"{how.upper()} by the server", IDLE,
-             f"[defaults]\nclose_idle_after_s = 0.05\nclose_idle = '{how}'", used=True,
-             before=lambda rig: left_to_the_server(rig), reused=False, over=over)  # fmt: skip
+        Cell(
+            f"{how.upper()} by the server",
+            IDLE,
+            f"[defaults]\nclose_idle_after_s = 0.05\nclose_idle = '{how}'",
+            used=True,
+            before=lambda rig: left_to_the_server(rig),
+            reused=False,
+            over=over,
+        )  # fmt: skip
         for how, over in [("fin", "TLS"), ("rst", "TLS"), ("fin", "TCP"), ("rst", "TCP")]
     ],
     # Younger than check_after_idle_s, so nothing has proved it: the request itself finds out,
     # and may not be sent again, because silence does not tell whether it has arrived.
-    idle("silent drop, younger than check_after_idle_s", strike("freeze"), code="stalled",
-         attempts=(None,), started=0, reused=True, fast=True),  # fmt: skip
+    idle(
+        "silent drop, younger than check_after_idle_s",
+        strike("freeze"),
+        code="stalled",
+        attempts=(None,),
+        started=0,
+        reused=True,
+        fast=True,
+    ),  # fmt: skip
     idle("silent drop", strike("freeze"), rig="proving", fast=True),
     idle("silent drop", strike("freeze"), rig="proving_tcp", over="TCP"),
     idle("silent drop of three sessions", lambda rig: drop_three(rig), rig="proving"),
@@ -68,9 +81,7 @@ def models(fault: str) -> str:
 def probe(fault: str, scenario: str = "", *, alive: bool = False, **more: Any) -> Cell:
     more.setdefault("reused", alive)
     more.setdefault("rig", "proving_tcp" if more.get("over") == "TCP" else "proving")
-    return Cell(
-        fault, PROBE, models(scenario) if scenario else "", used=True, **more
-    )
+    return Cell(fault, PROBE, models(scenario) if scenario else "", used=True, **more)
 
 
 PROBES = [
@@ -98,8 +109,15 @@ PROBES = [
     probe("503", "status = 503", alive=True, fast=True),
     probe("200 with an empty body", "empty_body = true", alive=True),
     probe("200 with an HTML page", "html_body = true", alive=True),
-    probe("the deadline passes", "first_byte_delay_s = 60", deadline_s=0.2,
-          code="deadline_exceeded", attempts=(None,), started=0, reused=None),  # fmt: skip
+    probe(
+        "the deadline passes",
+        "first_byte_delay_s = 60",
+        deadline_s=0.2,
+        code="deadline_exceeded",
+        attempts=(None,),
+        started=0,
+        reused=None,
+    ),  # fmt: skip
 ]
 
 

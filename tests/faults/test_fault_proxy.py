@@ -52,10 +52,22 @@ CELLS = [
     Cell("proxy closes", "connecting", before=proxy("close"), **FOR_GOOD),
     Cell("proxy closes the tunnel", "idle in pool", before=gone, used=True, reused=False),
     Cell("proxy refuses new tunnels", "idle in pool", before=refuse, used=True, reused=True),
-    Cell("proxy closes the tunnel", "mid-stream", SLOW, during=lambda rig: rig.proxy.cut(),
-         code="truncated", content=True),  # fmt: skip
-    Cell("silent drop behind the proxy", "mid-stream", SLOW, during=strike("freeze"),
-         code="stalled", content=True),  # fmt: skip
+    Cell(
+        "proxy closes the tunnel",
+        "mid-stream",
+        SLOW,
+        during=lambda rig: rig.proxy.cut(),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
+    Cell(
+        "silent drop behind the proxy",
+        "mid-stream",
+        SLOW,
+        during=strike("freeze"),
+        code="stalled",
+        content=True,
+    ),  # fmt: skip
 ]
 
 

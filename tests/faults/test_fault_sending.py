@@ -21,12 +21,37 @@ def first(fault: str) -> str:
 def lost(fault: str, scenario: str, over: str, *, fast: bool = False) -> list[Cell]:
     """A request that is lost without a byte: on a used session, on a fresh one, and twice."""
     return [
-        Cell(f"{fault}, used session", SENT, first(scenario), used=True, attempts=(None, 200),
-             double=True, reused=False, started=2, over=over, fast=fast),  # fmt: skip
-        Cell(f"{fault}, fresh session", SENT, f"[defaults]\n{scenario}", code=BAD,
-             attempts=(None,), over=over),  # fmt: skip
-        Cell(f"{fault}, used session and again", SENT, f"[defaults]\n{scenario}", used=True,
-             code=BAD, attempts=(None, None), double=True, started=2, over=over),  # fmt: skip
+        Cell(
+            f"{fault}, used session",
+            SENT,
+            first(scenario),
+            used=True,
+            attempts=(None, 200),
+            double=True,
+            reused=False,
+            started=2,
+            over=over,
+            fast=fast,
+        ),  # fmt: skip
+        Cell(
+            f"{fault}, fresh session",
+            SENT,
+            f"[defaults]\n{scenario}",
+            code=BAD,
+            attempts=(None,),
+            over=over,
+        ),  # fmt: skip
+        Cell(
+            f"{fault}, used session and again",
+            SENT,
+            f"[defaults]\n{scenario}",
+            used=True,
+            code=BAD,
+            attempts=(None, None),
+            double=True,
+            started=2,
+            over=over,
+        ),  # fmt: skip
     ]
 
 
@@ -36,53 +61,162 @@ SENDING = [
     *lost("RST", "cut_after_bytes = 0\ncut = 'rst'", "TLS"),
     *lost("RST", "cut_after_bytes = 0\ncut = 'rst'", "TCP", fast=True),
     # The stand-in never saw these; the daemon cannot know it.
-    Cell("FIN on the way, used session", SENT, before=arm("fin", "up"), used=True,
-         attempts=(None, 200), double=True),  # fmt: skip
-    Cell("RST on the way, used session", SENT, before=arm("rst", "up"), used=True,
-         attempts=(None, 200), double=True, over="TCP"),  # fmt: skip
-    Cell("RST on the way, fresh session", SENT, before=arm("rst", "up"), code=BAD,
-         attempts=(None,), started=0, over="TCP"),  # fmt: skip
+    Cell(
+        "FIN on the way, used session",
+        SENT,
+        before=arm("fin", "up"),
+        used=True,
+        attempts=(None, 200),
+        double=True,
+    ),  # fmt: skip
+    Cell(
+        "RST on the way, used session",
+        SENT,
+        before=arm("rst", "up"),
+        used=True,
+        attempts=(None, 200),
+        double=True,
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "RST on the way, fresh session",
+        SENT,
+        before=arm("rst", "up"),
+        code=BAD,
+        attempts=(None,),
+        started=0,
+        over="TCP",
+    ),  # fmt: skip
     # Not fully sent: no generation can have begun.
-    Cell("RST in the middle of a large request", SENT, before=arm("rst", "up", after=200_000),
-         used=True, prompt=LARGE, attempts=(None, 200)),  # fmt: skip
-    Cell("RST in the middle of a large request, fresh session", SENT,
-         before=arm("rst", "up", after=200_000), prompt=LARGE, attempts=(None, 200),
-         over="TCP", fast=True),  # fmt: skip
-    Cell("silent drop in the middle of a large request", SENT,
-         before=arm("freeze", "up", after=200_000), prompt=LARGE, code="stalled",
-         attempts=(None,), started=0),  # fmt: skip
-    Cell("silent drop of the request", SENT, before=arm("freeze", "up"), used=True,
-         code="stalled", attempts=(None,), started=0, fast=True),  # fmt: skip
-    Cell("silent drop of the request", SENT, before=arm("freeze", "up"), used=True,
-         code="stalled", attempts=(None,), started=0, over="TCP"),  # fmt: skip
-    Cell("silent drop of the response", SENT, before=arm("freeze"), used=True,
-         code="stalled", attempts=(None,)),  # fmt: skip
-    Cell("silent drop of the response", SENT, before=arm("freeze"), code="stalled",
-         attempts=(None,), over="TCP"),  # fmt: skip
-    Cell("stall: not a byte", SENT, "[defaults]\nfirst_byte_delay_s = 60", code="stalled",
-         attempts=(None,), says="no beginning of an answer for 1 s", fast=True),  # fmt: skip
+    Cell(
+        "RST in the middle of a large request",
+        SENT,
+        before=arm("rst", "up", after=200_000),
+        used=True,
+        prompt=LARGE,
+        attempts=(None, 200),
+    ),  # fmt: skip
+    Cell(
+        "RST in the middle of a large request, fresh session",
+        SENT,
+        before=arm("rst", "up", after=200_000),
+        prompt=LARGE,
+        attempts=(None, 200),
+        over="TCP",
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "silent drop in the middle of a large request",
+        SENT,
+        before=arm("freeze", "up", after=200_000),
+        prompt=LARGE,
+        code="stalled",
+        attempts=(None,),
+        started=0,
+    ),  # fmt: skip
+    Cell(
+        "silent drop of the request",
+        SENT,
+        before=arm("freeze", "up"),
+        used=True,
+        code="stalled",
+        attempts=(None,),
+        started=0,
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "silent drop of the request",
+        SENT,
+        before=arm("freeze", "up"),
+        used=True,
+        code="stalled",
+        attempts=(None,),
+        started=0,
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "silent drop of the response",
+        SENT,
+        before=arm("freeze"),
+        used=True,
+        code="stalled",
+        attempts=(None,),
+    ),  # fmt: skip
+    Cell(
+        "silent drop of the response",
+        SENT,
+        before=arm("freeze"),
+        code="stalled",
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "stall: not a byte",
+        SENT,
+        "[defaults]\nfirst_byte_delay_s = 60",
+        code="stalled",
+        attempts=(None,),
+        says="no beginning of an answer for 1 s",
+        fast=True,
+    ),  # fmt: skip
     Cell("stall shorter than the clock", SENT, "[defaults]\nfirst_byte_delay_s = 0.6"),
-    Cell("the deadline passes", SENT, "[defaults]\nfirst_byte_delay_s = 60", deadline_s=0.6,
-         code="deadline_exceeded", attempts=(None,)),  # fmt: skip
+    Cell(
+        "the deadline passes",
+        SENT,
+        "[defaults]\nfirst_byte_delay_s = 60",
+        deadline_s=0.6,
+        code="deadline_exceeded",
+        attempts=(None,),
+    ),  # fmt: skip
     Cell("garbage", SENT, before=arm("garbage_fin"), used=True, code=BAD, attempts=(None,)),
-    Cell("garbage", SENT, before=arm("garbage_fin"), code=BAD, attempts=(None,), over="TCP",
-         fast=True),  # fmt: skip
-    Cell("garbage, then silence", SENT, before=arm("garbage"), used=True, code=BAD,
-         attempts=(None,)),  # fmt: skip
-    Cell("FIN on the way while it waits, used session", SENT,
-         "[[rule]]\nnth = 1\nfirst_byte_delay_s = 60", during=strike("fin"), moment="begun", used=True,
-         attempts=(None, 200), double=True, started=2),  # fmt: skip
-    Cell("RST on the way while it waits, fresh session", SENT,
-         "[defaults]\nfirst_byte_delay_s = 60", during=strike("rst"), moment="begun", code=BAD,
-         attempts=(None,), over="TCP"),  # fmt: skip
+    Cell(
+        "garbage",
+        SENT,
+        before=arm("garbage_fin"),
+        code=BAD,
+        attempts=(None,),
+        over="TCP",
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "garbage, then silence", SENT, before=arm("garbage"), used=True, code=BAD, attempts=(None,)
+    ),  # fmt: skip
+    Cell(
+        "FIN on the way while it waits, used session",
+        SENT,
+        "[[rule]]\nnth = 1\nfirst_byte_delay_s = 60",
+        during=strike("fin"),
+        moment="begun",
+        used=True,
+        attempts=(None, 200),
+        double=True,
+        started=2,
+    ),  # fmt: skip
+    Cell(
+        "RST on the way while it waits, fresh session",
+        SENT,
+        "[defaults]\nfirst_byte_delay_s = 60",
+        during=strike("rst"),
+        moment="begun",
+        code=BAD,
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
     Cell("one byte at a time", SENT, before=trickle("up")),
 ]
 HEADS = [
     *[
-        Cell(f"{how.upper()} after {n} byte{'s' * (n > 1)} of the head, {what} session", HEAD,
-             cut(n, how), used=what == "used", code=BAD, attempts=(None,), over=over,
-             says="head of the response" if how == "fin" else "",
-             fast=(n, how, over) == (40, "fin", "TLS"))  # fmt: skip
+        Cell(
+            f"{how.upper()} after {n} byte{'s' * (n > 1)} of the head, {what} session",
+            HEAD,
+            cut(n, how),
+            used=what == "used",
+            code=BAD,
+            attempts=(None,),
+            over=over,
+            says="head of the response" if how == "fin" else "",
+            fast=(n, how, over) == (40, "fin", "TLS"),
+        )  # fmt: skip
         for n, how, what, over in [
             (1, "fin", "used", "TLS"),
             (1, "fin", "fresh", "TCP"),
@@ -92,17 +226,46 @@ HEADS = [
             (500, "fin", "fresh", "TCP"),
         ]
     ],
-    Cell("half a head, then silence", HEAD, before=arm("freeze", after=100), code="stalled",
-         attempts=(None,), over="TCP"),  # fmt: skip
-    Cell("half a head, then garbage", HEAD, before=arm("garbage_fin", after=100), code=BAD,
-         attempts=(None,), over="TCP"),  # fmt: skip
-    Cell("half a status line, then garbage", HEAD, before=arm("garbage_fin", after=11),
-         code=BAD, attempts=(None,), over="TCP"),  # fmt: skip
-    Cell("half a head, then FIN on the way", HEAD, before=arm("fin", after=100), code=BAD,
-         attempts=(None,), over="TCP"),  # fmt: skip
+    Cell(
+        "half a head, then silence",
+        HEAD,
+        before=arm("freeze", after=100),
+        code="stalled",
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "half a head, then garbage",
+        HEAD,
+        before=arm("garbage_fin", after=100),
+        code=BAD,
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "half a status line, then garbage",
+        HEAD,
+        before=arm("garbage_fin", after=11),
+        code=BAD,
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "half a head, then FIN on the way",
+        HEAD,
+        before=arm("fin", after=100),
+        code=BAD,
+        attempts=(None,),
+        over="TCP",
+    ),  # fmt: skip
     Cell("one byte at a time", HEAD, "[defaults]\ntokens = 3", before=trickle("down"), over="TCP"),
-    Cell("HTTP/1.0 without a body", HEAD, "[defaults]\nhttp10 = true\nempty_body = true",
-         code="bad_response", started=0),  # fmt: skip
+    Cell(
+        "HTTP/1.0 without a body",
+        HEAD,
+        "[defaults]\nhttp10 = true\nempty_body = true",
+        code="bad_response",
+        started=0,
+    ),  # fmt: skip
     Cell("the head, then FIN", HEAD, cut(521), code="truncated", content=False, over="TCP"),
 ]
 

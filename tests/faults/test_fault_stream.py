@@ -15,7 +15,9 @@ def answers(fault: str) -> str:
     return f"[defaults]\ntokens = {TOKENS}\n{fault}\n"
 
 
-def at_each_stage(fault: str, scenario: str, code: str, fast: str = "", **more: object) -> list[Cell]:
+def at_each_stage(
+    fault: str, scenario: str, code: str, fast: str = "", **more: object
+) -> list[Cell]:
     return [
         Cell(
             fault,
@@ -37,35 +39,98 @@ CUTS = [
     *at_each_stage("stall", "stall_after_events = N", "stalled", fast=MIDDLE),
     *at_each_stage("stall", "stall_after_events = N", "stalled", over="TCP"),
     Cell("malformed event", FIRST, answers("malformed_event = 1"), code="bad_response"),
-    Cell("malformed event", MIDDLE, answers("malformed_event = 10"), code="bad_response",
-         content=True, fast=True),  # fmt: skip
-    Cell("malformed event", END, answers(f"malformed_event = {EVENTS}"), code="bad_response",
-         content=True),  # fmt: skip
+    Cell(
+        "malformed event",
+        MIDDLE,
+        answers("malformed_event = 10"),
+        code="bad_response",
+        content=True,
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "malformed event",
+        END,
+        answers(f"malformed_event = {EVENTS}"),
+        code="bad_response",
+        content=True,
+    ),  # fmt: skip
     Cell("invalid UTF-8", FIRST, answers("invalid_utf8 = 2"), code="bad_response"),
     Cell("invalid UTF-8", MIDDLE, answers("invalid_utf8 = 10"), code="bad_response", content=True),
-    Cell("half a chunk, then FIN", FIRST, "[defaults]\ncut_after_bytes = 600", code="truncated",
-         over="TCP"),  # fmt: skip
-    Cell("half a chunk, then FIN", MIDDLE, answers("cut_after_bytes = 3001"), code="truncated",
-         content=True, over="TCP"),  # fmt: skip
-    Cell("half a chunk, then FIN", MIDDLE, answers("cut_after_bytes = 3001"), code="truncated",
-         content=True),  # fmt: skip
+    Cell(
+        "half a chunk, then FIN",
+        FIRST,
+        "[defaults]\ncut_after_bytes = 600",
+        code="truncated",
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "half a chunk, then FIN",
+        MIDDLE,
+        answers("cut_after_bytes = 3001"),
+        code="truncated",
+        content=True,
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "half a chunk, then FIN",
+        MIDDLE,
+        answers("cut_after_bytes = 3001"),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
 ]
 NETWORK = [
     # On the way, seen by neither end.
-    Cell("silent drop", MIDDLE, SLOW, during=strike("freeze"), code="stalled", content=True,
-         fast=True),  # fmt: skip
-    Cell("silent drop", MIDDLE, SLOW, during=strike("freeze"), code="stalled", content=True,
-         over="TCP"),  # fmt: skip
-    Cell("silent drop", FIRST, "[defaults]\nwait_s = 0.5\nkeep_alive_interval_s = 0.1\n",
-         during=strike("freeze"), moment="sent", code="stalled", content=False,
-         started=1),  # fmt: skip
+    Cell(
+        "silent drop",
+        MIDDLE,
+        SLOW,
+        during=strike("freeze"),
+        code="stalled",
+        content=True,
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "silent drop",
+        MIDDLE,
+        SLOW,
+        during=strike("freeze"),
+        code="stalled",
+        content=True,
+        over="TCP",
+    ),  # fmt: skip
+    Cell(
+        "silent drop",
+        FIRST,
+        "[defaults]\nwait_s = 0.5\nkeep_alive_interval_s = 0.1\n",
+        during=strike("freeze"),
+        moment="sent",
+        code="stalled",
+        content=False,
+        started=1,
+    ),  # fmt: skip
     Cell("RST on the way", MIDDLE, SLOW, during=strike("rst"), code="truncated", content=True),
     Cell("FIN on the way", MIDDLE, SLOW, during=strike("fin"), code="truncated", content=True),
     Cell("garbage", MIDDLE, SLOW, during=strike("garbage_fin"), code="truncated", content=True),
-    Cell("garbage", MIDDLE, SLOW, during=strike("garbage_fin"), code="truncated", content=True,
-         over="TCP", fast=True),  # fmt: skip
-    Cell("garbage, then silence", MIDDLE, SLOW, during=strike("garbage"), code="truncated",
-         content=True, over="TCP"),  # fmt: skip
+    Cell(
+        "garbage",
+        MIDDLE,
+        SLOW,
+        during=strike("garbage_fin"),
+        code="truncated",
+        content=True,
+        over="TCP",
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "garbage, then silence",
+        MIDDLE,
+        SLOW,
+        during=strike("garbage"),
+        code="truncated",
+        content=True,
+        over="TCP",
+    ),  # fmt: skip
     Cell("one byte at a time on the way", MIDDLE, SLOW, during=trickle("down"), content=True),
 ]
 SLOWLY = [
@@ -73,40 +138,111 @@ SLOWLY = [
     Cell("one byte at a time", MIDDLE, answers("chunk_bytes = 1"), over="TCP"),
     Cell("HTTP chunks of one byte", MIDDLE, answers("http_chunk = 1")),
     Cell("a stall shorter than the clocks", MIDDLE, "[defaults]\ntokens = 2\ntoken_delay_s = 0.6"),
-    Cell("comments only, then an answer", FIRST,
-         "[defaults]\nwait_s = 0.8\nkeep_alive_interval_s = 0.1"),  # fmt: skip
-    Cell("comments for ever", FIRST, "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1",
-         code="stalled", started=0, content=False, says="no beginning of an answer"),  # fmt: skip
-    Cell("comments for ever", END, answers("comments_forever = true\nkeep_alive_interval_s = 0.1"),
-         code="stalled", content=True, says="no data", fast=True),  # fmt: skip
-    Cell("silence in the queue, after the head", FIRST, "[defaults]\nwait_s = 60\nkeep_alive = false",
-         code="stalled", started=0, content=False),  # fmt: skip
-    Cell("the deadline passes", FIRST, "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1",
-         deadline_s=0.6, code="deadline_exceeded", started=0),  # fmt: skip
-    Cell("the deadline passes", MIDDLE, "[defaults]\ntokens = 500\ntoken_delay_s = 0.02",
-         deadline_s=0.6, code="deadline_exceeded", content=True, fast=True),  # fmt: skip
-    Cell("the deadline passes", END, answers("comments_forever = true\nkeep_alive_interval_s = 0.1"),
-         deadline_s=0.6, code="deadline_exceeded", content=True),  # fmt: skip
+    Cell(
+        "comments only, then an answer",
+        FIRST,
+        "[defaults]\nwait_s = 0.8\nkeep_alive_interval_s = 0.1",
+    ),  # fmt: skip
+    Cell(
+        "comments for ever",
+        FIRST,
+        "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1",
+        code="stalled",
+        started=0,
+        content=False,
+        says="no beginning of an answer",
+    ),  # fmt: skip
+    Cell(
+        "comments for ever",
+        END,
+        answers("comments_forever = true\nkeep_alive_interval_s = 0.1"),
+        code="stalled",
+        content=True,
+        says="no data",
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "silence in the queue, after the head",
+        FIRST,
+        "[defaults]\nwait_s = 60\nkeep_alive = false",
+        code="stalled",
+        started=0,
+        content=False,
+    ),  # fmt: skip
+    Cell(
+        "the deadline passes",
+        FIRST,
+        "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1",
+        deadline_s=0.6,
+        code="deadline_exceeded",
+        started=0,
+    ),  # fmt: skip
+    Cell(
+        "the deadline passes",
+        MIDDLE,
+        "[defaults]\ntokens = 500\ntoken_delay_s = 0.02",
+        deadline_s=0.6,
+        code="deadline_exceeded",
+        content=True,
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "the deadline passes",
+        END,
+        answers("comments_forever = true\nkeep_alive_interval_s = 0.1"),
+        deadline_s=0.6,
+        code="deadline_exceeded",
+        content=True,
+    ),  # fmt: skip
 ]
 ENDS = [
     Cell("no [DONE]", END, answers("omit_done = true"), code="truncated", content=True, fast=True),
-    Cell("no [DONE], HTTP/1.0", END, answers("omit_done = true\nhttp10 = true"),
-         code="truncated", content=True),  # fmt: skip
-    Cell("no finish_reason", END, answers("omit_finish_reason = true"), code="truncated",
-         content=True),  # fmt: skip
-    Cell("neither finish_reason nor [DONE]", END,
-         answers("omit_finish_reason = true\nomit_done = true"), code="truncated",
-         content=True),  # fmt: skip
+    Cell(
+        "no [DONE], HTTP/1.0",
+        END,
+        answers("omit_done = true\nhttp10 = true"),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
+    Cell(
+        "no finish_reason",
+        END,
+        answers("omit_finish_reason = true"),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
+    Cell(
+        "neither finish_reason nor [DONE]",
+        END,
+        answers("omit_finish_reason = true\nomit_done = true"),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
     Cell("no usage", END, answers("omit_usage = true")),
-    Cell("insufficient_system_resource", END,
-         answers("finish_reason = 'insufficient_system_resource'"),
-         code="upstream_unavailable", content=True, fast=True),  # fmt: skip
-    Cell("content_filter", END, answers("finish_reason = 'content_filter'"), code="content_filter",
-         content=True),  # fmt: skip
+    Cell(
+        "insufficient_system_resource",
+        END,
+        answers("finish_reason = 'insufficient_system_resource'"),
+        code="upstream_unavailable",
+        content=True,
+        fast=True,
+    ),  # fmt: skip
+    Cell(
+        "content_filter",
+        END,
+        answers("finish_reason = 'content_filter'"),
+        code="content_filter",
+        content=True,
+    ),  # fmt: skip
     Cell("length", END, answers("finish_reason = 'length'"), finish_reason="length"),
     Cell("HTTP/1.0, ended by closing", END, answers("http10 = true")),
-    Cell("HTTP/1.0, cut", MIDDLE, answers("http10 = true\ncut_after_events = 10"),
-         code="truncated", content=True),  # fmt: skip
+    Cell(
+        "HTTP/1.0, cut",
+        MIDDLE,
+        answers("http10 = true\ncut_after_events = 10"),
+        code="truncated",
+        content=True,
+    ),  # fmt: skip
     Cell("Connection: close", END, answers("close_after = true")),
 ]
 

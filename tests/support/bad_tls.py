@@ -46,9 +46,11 @@ class Handshaker:
             except OSError:
                 return
             sock.settimeout(5.0)
-            with sock, contextlib.suppress(OSError), self._context.wrap_socket(
-                sock, server_side=True
-            ) as tls:
+            with (
+                sock,
+                contextlib.suppress(OSError),
+                self._context.wrap_socket(sock, server_side=True) as tls,
+            ):
                 # With TLS 1.3 a client that refuses the certificate is heard of only here.
                 self.accepted += bool(tls.recv(1))
 
