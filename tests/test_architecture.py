@@ -26,7 +26,8 @@ PACKAGES = {
 POLICY = [
     *(f"zbeam_daemon.{name}" for name in (
         "states", "pool", "pooled", "rate", "gate", "breaker", "retry", "clocks", "prices",
-        "clients", "answer", "framing", "sse", "config.settings", "ceiling", "idle_limit", "backoff", "ledger",
+        "clients", "answer", "framing", "sse", "config.settings", "ceiling", "idle_limit",
+        "backoff", "ledger",
     )),
     "zbeam_shared",
 ]  # fmt: skip

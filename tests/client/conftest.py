@@ -77,7 +77,8 @@ def command(environ: dict[str, str], daemon: FakeDaemon) -> Command:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, silence is noticed in a fraction of a second."""
-    monkeypatch.setattr(liveness, "ASK_S", 0.1)
+    # Still long enough for a fake daemon's thread on a busy machine to say something.
+    monkeypatch.setattr(liveness, "ASK_S", 0.3)
     monkeypatch.setattr(liveness, "LOOK_S", 0.1)
-    monkeypatch.setattr(liveness, "LATE_S", 0.15)
-    monkeypatch.setattr(liveness, "GIVE_UP_S", 0.5)
+    monkeypatch.setattr(liveness, "LATE_S", 0.3)
+    monkeypatch.setattr(liveness, "GIVE_UP_S", 1.0)

@@ -293,7 +293,7 @@ def test_what_a_daemon_said_before_it_went_is_heard_first(
     link = ScriptedLink(lambda: wire.pack(Progress(waiting_for="session"), call.request_id))
     call = Channel(link, f"ipc://{place}/s", None)
     call.send(Generate(chat={}))
-    call.liveness.hear(Accepted(position=1), time.monotonic() - 0.2)
+    call.liveness.hear(Accepted(position=1), time.monotonic() - 0.5)
     assert run(call.receive()) == Progress(waiting_for="session")
     assert not call.gone("it").repeatable
 

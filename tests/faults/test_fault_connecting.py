@@ -77,42 +77,40 @@ CONNECTIONS = [
         attempts=(None,) * 3,
         double=True,
         started=0,
-    ),  # fmt: skip
-    Cell(
-        "FIN on accepting, once", CONNECTING, before=arm("fin", "accept"), attempts=(None, 200)
-    ),  # fmt: skip
+    ),
+    Cell("FIN on accepting, once", CONNECTING, before=arm("fin", "accept"), attempts=(None, 200)),
     Cell(
         "FIN on accepting, for good",
         CONNECTING,
         before=arm("fin", "accept", times=None),
         **FOR_GOOD,
-    ),  # fmt: skip
+    ),
     Cell(
         "RST on accepting, once",
         CONNECTING,
         before=arm("rst", "accept"),
         attempts=(None, 200),
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "RST on accepting, for good",
         CONNECTING,
         before=arm("rst", "accept", times=None),
         **FOR_GOOD,
-    ),  # fmt: skip
+    ),
     Cell(
         "not a byte after connecting, once",
         CONNECTING,
         before=arm("freeze", "accept"),
         attempts=(None, 200),
-    ),  # fmt: skip
+    ),
     Cell(
         "not a byte after connecting, for good",
         CONNECTING,
         before=arm("freeze", "accept", times=None),
         says="no connection within 0.4 s",
         **FOR_GOOD,
-    ),  # fmt: skip
+    ),
     Cell(
         "the deadline passes",
         CONNECTING,
@@ -121,13 +119,13 @@ CONNECTIONS = [
         code="deadline_exceeded",
         attempts=(None,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "the server accepts nothing for 0.6 s",
         CONNECTING,
         connection("accept_stall = 0.6"),
         attempts=(None, 200),
-    ),  # fmt: skip
+    ),
     # Without TLS the connection is made, so this is a request that may have arrived.
     Cell(
         "FIN on accepting",
@@ -137,7 +135,7 @@ CONNECTIONS = [
         code=BAD,
         attempts=(None,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "silence after accepting",
         CONNECTING,
@@ -146,7 +144,7 @@ CONNECTIONS = [
         code="stalled",
         attempts=(None,),
         started=0,
-    ),  # fmt: skip
+    ),
 ]
 ALERTS = (
     "handshake_failure",
@@ -163,7 +161,7 @@ HANDSHAKES = [
             f'[[rule]]\ntls_alert = "{name}"',
             **FOR_GOOD,
             fast=name == "handshake_failure",
-        )  # fmt: skip
+        )
         for name in ALERTS
     ],
     Cell(
@@ -171,10 +169,10 @@ HANDSHAKES = [
         TLS,
         connection('tls_alert = "internal_error"'),
         attempts=(None, 200),
-    ),  # fmt: skip
+    ),
     Cell(
         "stall, then RST", TLS, connection("refuse_handshake_stall_s = 0.2"), attempts=(None, 200)
-    ),  # fmt: skip
+    ),
     Cell("stall for good", TLS, "[[rule]]\nrefuse_handshake_stall_s = 60", **FOR_GOOD),
     Cell("FIN in the handshake", TLS, before=arm("fin", after=100), attempts=(None, 200)),
     Cell("RST in the handshake", TLS, before=arm("rst", after=100), attempts=(None, 200)),
@@ -184,24 +182,24 @@ HANDSHAKES = [
         before=arm("freeze", after=100),
         attempts=(None, 200),
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silence in the handshake, for good",
         TLS,
         before=arm("freeze", after=100, times=None),
         **FOR_GOOD,
-    ),  # fmt: skip
+    ),
     Cell("garbage for a handshake", TLS, before=arm("garbage_fin"), attempts=(None, 200)),
     Cell(
         "garbage for a handshake, for good", TLS, before=arm("garbage_fin", times=None), **FOR_GOOD
-    ),  # fmt: skip
+    ),
     Cell("garbage in the handshake", TLS, before=arm("garbage", after=100), attempts=(None, 200)),
     Cell(
         "RST in the client's part of the handshake",
         TLS,
         before=arm("rst", "up", after=20),
         attempts=(None, 200),
-    ),  # fmt: skip
+    ),
     Cell("one byte at a time", TLS, "[defaults]\ntokens = 3", before=trickle("down")),
     *[
         Cell(
@@ -212,7 +210,7 @@ HANDSHAKES = [
             says="certificate verification failed",
             fast=name == "expired",
             **FOR_GOOD,
-        )  # fmt: skip
+        )
         for name in ("expired", "not yet valid", "wrong name", "unknown CA")
     ],
     Cell(
@@ -222,7 +220,7 @@ HANDSHAKES = [
         used=True,
         reused=True,
         rig="certified",
-    ),  # fmt: skip
+    ),
 ]
 
 

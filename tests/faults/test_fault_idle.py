@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.matrix import Cell, Rig, Step, arm, parametrize, strike
+from support.matrix import Cell, Rig, Step, arm, noticed, parametrize, strike
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 IDLE, PROBE = "idle in pool", "in a probe"
-
-
-def noticed(act: str) -> Step:
-    """Strike, and give the daemon the time to see it."""
-
-    def step(rig: Rig) -> None:
-        rig.relay.strike(act)
-        wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"])
-
-    return step
 
 
 def bytes_for_nobody(rig: Rig) -> None:
@@ -30,6 +20,17 @@ def restart(rig: Rig) -> None:
     """Three sessions are idle; the server closes all at one time, as at a restart."""
     rig.daemon.ask(m.Warm(n=3), admin=True)
     noticed("fin")(rig)
+
+
+def left_to_the_server(rig: Rig) -> None:
+    rig.succeed()
+    rig.standin.wait_for("connection_closed")
+    rig.standin.reset_counts()
+
+
+def drop_three(rig: Rig) -> None:
+    rig.daemon.ask(m.Warm(n=3), admin=True)
+    rig.relay.strike("freeze")
 
 
 def idle(fault: str, before: Step, **more: Any) -> Cell:
@@ -51,10 +52,10 @@ IDLES = [
             IDLE,
             f"[defaults]\nclose_idle_after_s = 0.05\nclose_idle = '{how}'",
             used=True,
-            before=lambda rig: left_to_the_server(rig),
+            before=left_to_the_server,
             reused=False,
             over=over,
-        )  # fmt: skip
+        )
         for how, over in [("fin", "TLS"), ("rst", "TLS"), ("fin", "TCP"), ("rst", "TCP")]
     ],
     # Younger than check_after_idle_s, so nothing has proved it: the request itself finds out,
@@ -67,10 +68,10 @@ IDLES = [
         started=0,
         reused=True,
         fast=True,
-    ),  # fmt: skip
+    ),
     idle("silent drop", strike("freeze"), rig="proving", fast=True),
     idle("silent drop", strike("freeze"), rig="proving_tcp", over="TCP"),
-    idle("silent drop of three sessions", lambda rig: drop_three(rig), rig="proving"),
+    idle("silent drop of three sessions", drop_three, rig="proving"),
 ]
 
 
@@ -117,19 +118,8 @@ PROBES = [
         attempts=(None,),
         started=0,
         reused=None,
-    ),  # fmt: skip
+    ),
 ]
-
-
-def left_to_the_server(rig: Rig) -> None:
-    rig.succeed()
-    rig.standin.wait_for("connection_closed")
-    rig.standin.reset_counts()
-
-
-def drop_three(rig: Rig) -> None:
-    rig.daemon.ask(m.Warm(n=3), admin=True)
-    rig.relay.strike("freeze")
 
 
 @parametrize(*IDLES, *PROBES)

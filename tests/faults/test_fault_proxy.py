@@ -59,7 +59,7 @@ CELLS = [
         during=lambda rig: rig.proxy.cut(),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop behind the proxy",
         "mid-stream",
@@ -67,7 +67,7 @@ CELLS = [
         during=strike("freeze"),
         code="stalled",
         content=True,
-    ),  # fmt: skip
+    ),
 ]
 
 

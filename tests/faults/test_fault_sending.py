@@ -6,6 +6,8 @@ from support.matrix import Cell, Rig, arm, parametrize, strike, trickle
 
 SENT, HEAD = "request sent", "headers"
 BAD = "upstream_unavailable"
+LONG = "steel " * 200
+"""More than the head of the request, which is sent before its body."""
 LARGE = "steel " * 500_000
 """3 MB: more than the buffers on the way hold."""
 
@@ -32,7 +34,7 @@ def lost(fault: str, scenario: str, over: str, *, fast: bool = False) -> list[Ce
             started=2,
             over=over,
             fast=fast,
-        ),  # fmt: skip
+        ),
         Cell(
             f"{fault}, fresh session",
             SENT,
@@ -40,7 +42,7 @@ def lost(fault: str, scenario: str, over: str, *, fast: bool = False) -> list[Ce
             code=BAD,
             attempts=(None,),
             over=over,
-        ),  # fmt: skip
+        ),
         Cell(
             f"{fault}, used session and again",
             SENT,
@@ -51,7 +53,7 @@ def lost(fault: str, scenario: str, over: str, *, fast: bool = False) -> list[Ce
             double=True,
             started=2,
             over=over,
-        ),  # fmt: skip
+        ),
     ]
 
 
@@ -64,29 +66,32 @@ SENDING = [
     Cell(
         "FIN on the way, used session",
         SENT,
-        before=arm("fin", "up"),
+        before=arm("fin", "up", after=600),
+        prompt=LONG,
         used=True,
         attempts=(None, 200),
         double=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "RST on the way, used session",
         SENT,
-        before=arm("rst", "up"),
+        before=arm("rst", "up", after=600),
+        prompt=LONG,
         used=True,
         attempts=(None, 200),
         double=True,
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "RST on the way, fresh session",
         SENT,
-        before=arm("rst", "up"),
+        before=arm("rst", "up", after=600),
+        prompt=LONG,
         code=BAD,
         attempts=(None,),
         started=0,
         over="TCP",
-    ),  # fmt: skip
+    ),
     # Not fully sent: no generation can have begun.
     Cell(
         "RST in the middle of a large request",
@@ -95,7 +100,7 @@ SENDING = [
         used=True,
         prompt=LARGE,
         attempts=(None, 200),
-    ),  # fmt: skip
+    ),
     Cell(
         "RST in the middle of a large request, fresh session",
         SENT,
@@ -104,7 +109,7 @@ SENDING = [
         attempts=(None, 200),
         over="TCP",
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop in the middle of a large request",
         SENT,
@@ -113,7 +118,7 @@ SENDING = [
         code="stalled",
         attempts=(None,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop of the request",
         SENT,
@@ -123,7 +128,7 @@ SENDING = [
         attempts=(None,),
         started=0,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop of the request",
         SENT,
@@ -133,7 +138,7 @@ SENDING = [
         attempts=(None,),
         started=0,
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop of the response",
         SENT,
@@ -141,7 +146,7 @@ SENDING = [
         used=True,
         code="stalled",
         attempts=(None,),
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop of the response",
         SENT,
@@ -149,7 +154,7 @@ SENDING = [
         code="stalled",
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "stall: not a byte",
         SENT,
@@ -158,7 +163,7 @@ SENDING = [
         attempts=(None,),
         says="no beginning of an answer for 1 s",
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell("stall shorter than the clock", SENT, "[defaults]\nfirst_byte_delay_s = 0.6"),
     Cell(
         "the deadline passes",
@@ -167,7 +172,7 @@ SENDING = [
         deadline_s=0.6,
         code="deadline_exceeded",
         attempts=(None,),
-    ),  # fmt: skip
+    ),
     Cell("garbage", SENT, before=arm("garbage_fin"), used=True, code=BAD, attempts=(None,)),
     Cell(
         "garbage",
@@ -177,10 +182,10 @@ SENDING = [
         attempts=(None,),
         over="TCP",
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "garbage, then silence", SENT, before=arm("garbage"), used=True, code=BAD, attempts=(None,)
-    ),  # fmt: skip
+    ),
     Cell(
         "FIN on the way while it waits, used session",
         SENT,
@@ -191,7 +196,7 @@ SENDING = [
         attempts=(None, 200),
         double=True,
         started=2,
-    ),  # fmt: skip
+    ),
     Cell(
         "RST on the way while it waits, fresh session",
         SENT,
@@ -201,7 +206,7 @@ SENDING = [
         code=BAD,
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell("one byte at a time", SENT, before=trickle("up")),
 ]
 HEADS = [
@@ -216,7 +221,7 @@ HEADS = [
             over=over,
             says="head of the response" if how == "fin" else "",
             fast=(n, how, over) == (40, "fin", "TLS"),
-        )  # fmt: skip
+        )
         for n, how, what, over in [
             (1, "fin", "used", "TLS"),
             (1, "fin", "fresh", "TCP"),
@@ -233,7 +238,7 @@ HEADS = [
         code="stalled",
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "half a head, then garbage",
         HEAD,
@@ -241,7 +246,7 @@ HEADS = [
         code=BAD,
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "half a status line, then garbage",
         HEAD,
@@ -249,7 +254,7 @@ HEADS = [
         code=BAD,
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "half a head, then FIN on the way",
         HEAD,
@@ -257,7 +262,7 @@ HEADS = [
         code=BAD,
         attempts=(None,),
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell("one byte at a time", HEAD, "[defaults]\ntokens = 3", before=trickle("down"), over="TCP"),
     Cell(
         "HTTP/1.0 without a body",
@@ -265,7 +270,7 @@ HEADS = [
         "[defaults]\nhttp10 = true\nempty_body = true",
         code="bad_response",
         started=0,
-    ),  # fmt: skip
+    ),
     Cell("the head, then FIN", HEAD, cut(521), code="truncated", content=False, over="TCP"),
 ]
 

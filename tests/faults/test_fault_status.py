@@ -72,13 +72,13 @@ STATUS = [
         "headers",
         once(429, "retry_after = 1"),
         attempts=(429, 200),
-    ),  # fmt: skip
+    ),
     Cell(
         "503 once, Retry-After 1 s",
         "headers",
         once(503, "retry_after = 1"),
         attempts=(503, 200),
-    ),  # fmt: skip
+    ),
     Cell(
         "429, Retry-After beyond the deadline",
         "headers",
@@ -106,7 +106,7 @@ STATUS = [
         code="invalid_parameters",
         attempts=(400,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "401 with an HTML page",
         "headers",
@@ -114,7 +114,7 @@ STATUS = [
         code="auth_failed",
         attempts=(401,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "503 with an empty body",
         "headers",
@@ -122,7 +122,7 @@ STATUS = [
         code=BAD,
         attempts=(503,) * 3,
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "error with a content length too long",
         "headers",
@@ -130,7 +130,7 @@ STATUS = [
         code="invalid_parameters",
         attempts=(400,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "error with a content length too short",
         "headers",
@@ -138,13 +138,13 @@ STATUS = [
         code="invalid_parameters",
         attempts=(400,),
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "error and Connection: close",
         "headers",
         once(503, "close_after = true"),
         attempts=(503, 200),
-    ),  # fmt: skip
+    ),
     Cell("error over HTTP/1.0", "headers", once(503, "http10 = true"), attempts=(503, 200)),
 ]
 BODIES = [
@@ -156,7 +156,7 @@ BODIES = [
         started=0,
         content=False,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "200 with an HTML page",
         "first event",
@@ -165,14 +165,14 @@ BODIES = [
         started=0,
         content=False,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "200 with JSON of another shape",
         "first event",
         body('{"hello": "world"}'),
         code="bad_response",
         started=0,
-    ),  # fmt: skip
+    ),
     Cell("200 with a JSON list", "first event", body("[1, 2]"), code="bad_response", started=0),
     Cell(
         "200 with half a JSON document",
@@ -180,14 +180,14 @@ BODIES = [
         body('{"choices": [{"ind'),
         code="bad_response",
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "200 with an event stream of another shape",
         "first event",
         body('data: {"a": 1}\\n\\n', "text/event-stream"),
         code="bad_response",
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "blank lines only",
         "first event",
@@ -195,7 +195,7 @@ BODIES = [
         code="bad_response",
         started=0,
         says="blank",
-    ),  # fmt: skip
+    ),
 ]
 
 

@@ -46,14 +46,14 @@ CUTS = [
         code="bad_response",
         content=True,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "malformed event",
         END,
         answers(f"malformed_event = {EVENTS}"),
         code="bad_response",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell("invalid UTF-8", FIRST, answers("invalid_utf8 = 2"), code="bad_response"),
     Cell("invalid UTF-8", MIDDLE, answers("invalid_utf8 = 10"), code="bad_response", content=True),
     Cell(
@@ -62,7 +62,7 @@ CUTS = [
         "[defaults]\ncut_after_bytes = 600",
         code="truncated",
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "half a chunk, then FIN",
         MIDDLE,
@@ -70,14 +70,14 @@ CUTS = [
         code="truncated",
         content=True,
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "half a chunk, then FIN",
         MIDDLE,
         answers("cut_after_bytes = 3001"),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
 ]
 NETWORK = [
     # On the way, seen by neither end.
@@ -89,7 +89,7 @@ NETWORK = [
         code="stalled",
         content=True,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop",
         MIDDLE,
@@ -98,7 +98,7 @@ NETWORK = [
         code="stalled",
         content=True,
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell(
         "silent drop",
         FIRST,
@@ -108,7 +108,7 @@ NETWORK = [
         code="stalled",
         content=False,
         started=1,
-    ),  # fmt: skip
+    ),
     Cell("RST on the way", MIDDLE, SLOW, during=strike("rst"), code="truncated", content=True),
     Cell("FIN on the way", MIDDLE, SLOW, during=strike("fin"), code="truncated", content=True),
     Cell("garbage", MIDDLE, SLOW, during=strike("garbage_fin"), code="truncated", content=True),
@@ -121,7 +121,7 @@ NETWORK = [
         content=True,
         over="TCP",
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "garbage, then silence",
         MIDDLE,
@@ -130,7 +130,7 @@ NETWORK = [
         code="truncated",
         content=True,
         over="TCP",
-    ),  # fmt: skip
+    ),
     Cell("one byte at a time on the way", MIDDLE, SLOW, during=trickle("down"), content=True),
 ]
 SLOWLY = [
@@ -142,7 +142,7 @@ SLOWLY = [
         "comments only, then an answer",
         FIRST,
         "[defaults]\nwait_s = 0.8\nkeep_alive_interval_s = 0.1",
-    ),  # fmt: skip
+    ),
     Cell(
         "comments for ever",
         FIRST,
@@ -151,7 +151,7 @@ SLOWLY = [
         started=0,
         content=False,
         says="no beginning of an answer",
-    ),  # fmt: skip
+    ),
     Cell(
         "comments for ever",
         END,
@@ -160,7 +160,7 @@ SLOWLY = [
         content=True,
         says="no data",
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "silence in the queue, after the head",
         FIRST,
@@ -168,7 +168,7 @@ SLOWLY = [
         code="stalled",
         started=0,
         content=False,
-    ),  # fmt: skip
+    ),
     Cell(
         "the deadline passes",
         FIRST,
@@ -176,7 +176,7 @@ SLOWLY = [
         deadline_s=0.6,
         code="deadline_exceeded",
         started=0,
-    ),  # fmt: skip
+    ),
     Cell(
         "the deadline passes",
         MIDDLE,
@@ -185,7 +185,7 @@ SLOWLY = [
         code="deadline_exceeded",
         content=True,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "the deadline passes",
         END,
@@ -193,7 +193,7 @@ SLOWLY = [
         deadline_s=0.6,
         code="deadline_exceeded",
         content=True,
-    ),  # fmt: skip
+    ),
 ]
 ENDS = [
     Cell("no [DONE]", END, answers("omit_done = true"), code="truncated", content=True, fast=True),
@@ -203,21 +203,21 @@ ENDS = [
         answers("omit_done = true\nhttp10 = true"),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "no finish_reason",
         END,
         answers("omit_finish_reason = true"),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "neither finish_reason nor [DONE]",
         END,
         answers("omit_finish_reason = true\nomit_done = true"),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell("no usage", END, answers("omit_usage = true")),
     Cell(
         "insufficient_system_resource",
@@ -226,14 +226,14 @@ ENDS = [
         code="upstream_unavailable",
         content=True,
         fast=True,
-    ),  # fmt: skip
+    ),
     Cell(
         "content_filter",
         END,
         answers("finish_reason = 'content_filter'"),
         code="content_filter",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell("length", END, answers("finish_reason = 'length'"), finish_reason="length"),
     Cell("HTTP/1.0, ended by closing", END, answers("http10 = true")),
     Cell(
@@ -242,7 +242,7 @@ ENDS = [
         answers("http10 = true\ncut_after_events = 10"),
         code="truncated",
         content=True,
-    ),  # fmt: skip
+    ),
     Cell("Connection: close", END, answers("close_after = true")),
 ]
 

@@ -72,13 +72,27 @@ def _describe_stats(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"({requests.get('ok', 0)} ok, {requests.get('failed', 0)} failed)",
         ),
         ("uptime", output.duration(found.get("uptime_s", 0))),
+        *[
+            (f"idle limit {name}", _describe_idle_limit(limit))
+            for name, limit in found.get("idle_limit", {}).items()
+        ],
     ]
     known = {
         *("hits", "misses", "hit_rate", "sessions", "opened", "closed", "probes"),
-        *("stale_detected", "uptime_s", "requests"),
+        *("stale_detected", "uptime_s", "requests", "idle_limit"),
     }
     more = [(name, output.cell(value)) for name, value in found.items() if name not in known]
     return pairs + [(name.replace("_", " "), value) for name, value in more]
+
+
+def _describe_idle_limit(limit: dict[str, Any]) -> str:
+    learned = limit.get("learned_s")
+    why = (
+        "nothing learned yet"
+        if learned is None
+        else f"the server was seen to close after {learned:.1f} s, {limit.get('sightings')} times"
+    )
+    return f"{limit.get('limit_s', 0):.1f} s  ({why})"
 
 
 @with_common

@@ -51,6 +51,7 @@ def status(settings: Settings) -> int:
     for name, upstream in found.get("upstreams", {}).items():
         output.write_out("\n")
         output.print_pairs(_describe_upstream(name, upstream))
+        _print_ledger(upstream.get("ledger", {}))
     clients = found.get("clients", [])
     if clients:
         output.write_out("\n")
@@ -94,7 +95,25 @@ def _describe_upstream(name: str, upstream: dict[str, Any]) -> list[tuple[str, s
     for family, gate in upstream.get("gate", {}).items():
         queued = f", {gate['queued']} queued" if gate.get("queued") else ""
         pairs.append((f"slots {family}", f"{gate.get('in_use')} of {gate.get('limit')}{queued}"))
-    return pairs
+    balances = (upstream.get("balance") or {}).get("balance_infos", [])
+    return pairs + [("balance", f"{b.get('total_balance')} {b.get('currency')}") for b in balances]
+
+
+LEDGER = ("requests", "hit", "miss", "output", "reasoning", "cost")
+
+
+def _print_ledger(ledger: dict[str, dict[str, Any]]) -> None:
+    if ledger:
+        output.write_out("\n")
+        rows = [
+            [model, *(row.get(name) for name in LEDGER[:-1]), _money(row.get("cost"))]
+            for model, row in ledger.items()
+        ]
+        output.print_table(("MODEL", *(name.upper() for name in LEDGER)), rows)
+
+
+def _money(cost: float | None) -> str:
+    return "unknown" if cost is None else f"{cost:.4f}"
 
 
 def _describe_reload(answer: dict[str, Any]) -> list[str]:

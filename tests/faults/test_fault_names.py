@@ -1,0 +1,124 @@
+"""The API's name: it is unknown, it leads to a dead address, it changes.
+
+The daemon runs in a mount namespace of its own with its own /etc/hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from support.matrix import Cell, Rig, Step, noticed, parametrize
+from support.relay import Relay
+from support.standin import Standin
+
+NAME = "api.test"
+LIVE, DEAD = "127.0.0.1", "127.0.0.2"
+FOR_GOOD = {"code": "upstream_unavailable", "attempts": (None,) * 3, "started": 0}
+SCRIPT = 'mount --bind "$0" /etc/hosts && exec "$@"'
+
+
+def missing() -> str:
+    if os.geteuid() != 0:
+        return "not root"
+    if shutil.which("unshare") is None:
+        return "no unshare on this machine"
+    tried = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", SCRIPT, "/etc/hosts", "true"],
+        capture_output=True,
+        timeout=10,
+    )
+    return "" if tried.returncode == 0 else "no mount namespace"
+
+
+MISSING = missing()
+HERE = pytest.mark.skipif(bool(MISSING), reason=f"not run here: {MISSING}")
+
+
+class NamedRig(Rig):
+    """A rig whose relay is reached by name."""
+
+    hosts: Path
+
+    def heal(self) -> None:
+        self.name(LIVE)
+        super().heal()
+
+    def name(self, *addresses: str) -> None:
+        # Written in place: a new file would not be the one that is mounted.
+        self.hosts.write_text("".join(f"{address} {NAME}\n" for address in addresses))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    hosts = tmp_path_factory.mktemp("names") / "hosts"
+    hosts.write_text(f"{LIVE} {NAME}\n")
+    launcher = ("unshare", "--mount", "sh", "-c", SCRIPT, str(hosts))
+    authority = trustme.CA()
+    certificate = authority.issue_cert(NAME, LIVE)
+    files = [hosts.with_name(name) for name in ("cert.pem", "key.pem", "ca.pem")]
+    certificate.cert_chain_pems[0].write_to_path(str(files[0]))
+    certificate.private_key_pem.write_to_path(str(files[1]))
+    authority.cert_pem.write_to_path(str(files[2]))
+    with Standin("--tls", "--cert", str(files[0]), "--key", str(files[1])) as standin:
+        standin.ca_file = str(files[2])
+        relay = Relay(standin.port)
+        url = f"https://{NAME}:{relay.port}"
+        rig = NamedRig.build(standin, relay=relay, base_url=url, launcher=launcher)
+        rig.hosts = hosts
+        with rig:
+            yield rig
+
+
+def leads_to(*addresses: str) -> Step:
+    def step(rig: Rig) -> None:
+        assert isinstance(rig, NamedRig)
+        rig.name(*addresses)
+
+    return step
+
+
+def moved(rig: Rig) -> None:
+    leads_to(DEAD)(rig)
+    noticed("fin")(rig)
+
+
+CELLS = [
+    Cell("the name is unknown", "connecting", before=leads_to(), says=NAME, **FOR_GOOD),
+    Cell(
+        "the name leads to a dead address",
+        "connecting",
+        before=leads_to(DEAD),
+        says="connection refused",
+        **FOR_GOOD,
+    ),
+    Cell("of two addresses the first is dead", "connecting", before=leads_to(DEAD, LIVE)),
+    Cell(
+        "the name changes to a dead address",
+        "idle in pool",
+        before=leads_to(DEAD),
+        used=True,
+        reused=True,
+    ),
+    Cell(
+        "the name changes to a dead address and the session ends",
+        "idle in pool",
+        before=moved,
+        used=True,
+        reused=None,
+        **FOR_GOOD,
+    ),
+]
+
+
+@HERE
+@parametrize(*[replace(cell, rig="named") for cell in CELLS])
+def test_cell(rig: Rig, cell: Cell) -> None:
+    rig.check(cell)

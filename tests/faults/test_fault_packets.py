@@ -1,0 +1,160 @@
+"""Packets that vanish or are refused by the network itself, in a network of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from support import namespace
+from support.matrix import SLOW, Cell, Rig, Step, parametrize
+from support.standin import Standin
+from zbeam_shared import messages as m
+
+MISSING = namespace.missing()
+HERE = pytest.mark.skipif(bool(MISSING), reason=f"not run here: {MISSING}")
+BAD = "upstream_unavailable"
+FOR_GOOD = {"code": BAD, "attempts": (None,) * 3, "started": 0}
+POOL = "idle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4\n"
+
+
+class OwnNetworkRig(Rig):
+    """Rules of the network are faults too."""
+
+    def heal(self) -> None:
+        namespace.iptables("-F")
+        super().heal()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network() -> Iterator[None]:
+    if MISSING:
+        pytest.skip(f"not run here: {MISSING}")
+    with namespace.own_network():
+        yield
+
+
+def rig_with(pool: str) -> Iterator[Rig]:
+    with Standin(tls=True) as standin, OwnNetworkRig.build(standin, pool=pool) as rig:
+        yield rig
+
+
+@pytest.fixture(scope="module")
+def alone(network: None) -> Iterator[Rig]:
+    yield from rig_with(POOL)
+
+
+@pytest.fixture(scope="module")
+def alone_proving(network: None) -> Iterator[Rig]:
+    yield from rig_with(POOL + "check_after_idle_s = 0")
+
+
+def rule(*what: str, way: str = "--dport") -> Step:
+    """Let a rule strike packets to (or from) the port that the daemon speaks to."""
+
+    def step(rig: Rig) -> None:
+        namespace.iptables("-A", "INPUT", "-p", "tcp", way, str(rig.relay.port), *what)
+
+    return step
+
+
+def drop_three(rig: Rig) -> None:
+    rig.daemon.ask(m.Warm(n=3), admin=True)
+    UP(rig)
+
+
+UP = rule("-j", "DROP")
+DOWN = rule("-j", "DROP", way="--sport")
+LARGE_DOWN = rule("-m", "length", "--length", "200:", "-j", "DROP", way="--sport")
+RESET = rule("-j", "REJECT", "--reject-with", "tcp-reset")
+UNREACHABLE = rule("-j", "REJECT", "--reject-with", "icmp-host-unreachable")
+WAITING = "[defaults]\nfirst_byte_delay_s = 60"
+CELLS = [
+    Cell(
+        "packets to the API vanish",
+        "connecting",
+        before=UP,
+        says="no connection within",
+        fast=True,
+        **FOR_GOOD,
+    ),
+    Cell("packets from the API vanish", "connecting", before=DOWN, **FOR_GOOD),
+    Cell("the network refuses with RST", "connecting", before=RESET, says="refused", **FOR_GOOD),
+    Cell(
+        "the network answers host unreachable",
+        "connecting",
+        before=UNREACHABLE,
+        says="no route to host",
+        **FOR_GOOD,
+    ),
+    Cell("large packets vanish", "TLS", before=LARGE_DOWN, **FOR_GOOD),
+    Cell(
+        "packets vanish, younger than check_after_idle_s",
+        "idle in pool",
+        before=UP,
+        used=True,
+        reused=True,
+        code="stalled",
+        attempts=(None,),
+        started=0,
+        fast=True,
+    ),
+    Cell(
+        "packets to the API vanish",
+        "in a probe",
+        before=UP,
+        used=True,
+        rig="alone_proving",
+        **FOR_GOOD,
+    ),
+    Cell(
+        "packets from the API vanish",
+        "in a probe",
+        before=DOWN,
+        used=True,
+        rig="alone_proving",
+        **FOR_GOOD,
+    ),
+    Cell(
+        "packets vanish for three sessions",
+        "in a probe",
+        before=drop_three,
+        used=True,
+        rig="alone_proving",
+        **FOR_GOOD,
+    ),
+    Cell(
+        "packets vanish",
+        "request sent",
+        WAITING,
+        during=UP,
+        moment="begun",
+        code="stalled",
+        attempts=(None,),
+    ),
+    Cell(
+        "the network refuses with RST",
+        "request sent",
+        WAITING,
+        during=RESET,
+        moment="begun",
+        code="stalled",
+        attempts=(None,),
+    ),
+    Cell(
+        "packets from the API vanish",
+        "mid-stream",
+        SLOW,
+        during=DOWN,
+        code="stalled",
+        content=True,
+        fast=True,
+    ),
+    Cell("packets to the API vanish", "mid-stream", SLOW, during=UP, content=None, code="stalled"),
+]
+
+
+@parametrize(*[replace(c, rig=c.rig or "alone", marks=(HERE,)) for c in CELLS])
+def test_cell(rig: Rig, cell: Cell) -> None:
+    rig.check(cell)
