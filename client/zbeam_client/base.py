@@ -32,9 +32,18 @@ def default_client_name() -> str:
     environ = os.environ
     name = environ.get("ZBEAM_CLIENT")
     if not name:
-        user = environ.get("USER") or environ.get("LOGNAME") or str(os.getuid())
+        user = environ.get("USER") or environ.get("LOGNAME") or _user_name()
         name = f"{user}/{os.getppid()}"
     return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _user_name() -> str:
+    import pwd  # only where the environment does not say, as in containers
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 class BaseClient:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import stat
 from collections.abc import Mapping
 
 from zbeam_shared import paths
@@ -75,6 +76,12 @@ def probe(endpoint: str) -> None:
         return
     if code == errno.ENOENT:
         raise NoDaemonError(f"no daemon: there is no socket {path}")
+    if code == errno.ECONNREFUSED and not _is_socket(path):
+        raise ZbeamError(
+            "config_invalid",
+            f"wrong endpoint: {path} is not a socket",
+            hint="correct --endpoint or ZBEAM_ENDPOINT",
+        )
     if code == errno.ECONNREFUSED:
         raise NoDaemonError(f"no daemon: nobody listens on {path}, a former one left it behind")
     if code in (errno.EACCES, errno.EPERM):
@@ -91,6 +98,13 @@ def probe(endpoint: str) -> None:
 def abandoned(endpoint: str) -> bool:
     """Tell whether the socket is there and its daemon is not; never blocks."""
     return _connect(paths.socket_path(endpoint)) == errno.ECONNREFUSED
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone meanwhile: what was said of it before holds
 
 
 def _connect(path: str) -> int:

@@ -2,4 +2,4 @@
 
 from zbeam_daemon.main import main
 
-main(prog_name="zbeamd")
+main()

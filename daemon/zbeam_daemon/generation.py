@@ -215,7 +215,7 @@ class Generation:
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
-            lease = self.upstream.sessions.lease(fresh=self._fresh)
+            lease = self.upstream.sessions.lease(self.name, fresh=self._fresh)
             session_id = lease.pooled.id
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
@@ -230,13 +230,13 @@ class Generation:
                 error = explain(status, reader.error_body(response))
                 wait = retry_after(response.headers)
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
-            if response.reusable:
+            if response.reusable and not self._fresh:
                 lease.release()
                 lease = None
-            reason = "not_reusable"
+            reason = "single_use" if response.reusable else "not_reusable"
             verdict = None
         except ExchangeError as broke:
-            reason = "reset" if broke.lost else "failed"
+            reason = "connection_lost" if broke.lost else "failed"
             error, failure = self._judge(broke, status, lease)
         except Stalled as stalled:
             reason = "stalled"
@@ -266,8 +266,10 @@ class Generation:
 
     def _judge(
         self, broke: ExchangeError, status: int | None, lease: Lease | None
-    ) -> tuple[ZbeamError, retry.Failure]:
+    ) -> tuple[ZbeamError, retry.Failure | None]:
         """Turn a broken exchange into what the caller is told and what retrying needs to know."""
+        if broke.certificate:
+            return explain_break(broke, status, self._settings.base_url), None
         reused = lease is not None and lease.reused
         failure = retry.Failure(broke.phase, status, lost=broke.lost, reused=reused)
         if broke.phase == retry.SENT and broke.lost and reused:

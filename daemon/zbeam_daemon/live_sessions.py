@@ -43,6 +43,7 @@ class Lease:
     session: Session
     reused: bool
     age_s: float
+    request: str
 
     def release(self) -> None:
         """Give back a session whose response ended cleanly."""
@@ -50,7 +51,7 @@ class Lease:
 
     def broken(self, reason: str) -> None:
         """Give up a session that was cancelled, broke, or may not be used again."""
-        self.sessions.carry_out(self.sessions.pool.broken(self.pooled, reason))
+        self.sessions.carry_out(self.sessions.pool.broken(self.pooled, reason), self.request)
 
 
 class LiveSessions:
@@ -73,9 +74,10 @@ class LiveSessions:
 
     # ---- for requests -----------------------------------------------------------------------
 
-    def lease(self, *, fresh: bool = False) -> Lease:
+    def lease(self, request: str, *, fresh: bool = False) -> Lease:
         """Lease a live session, or open one; waits while the pool is full.
 
+        ``request`` is the id under which the log tells of it.
         Raises ``ExchangeError`` (phase connecting) when no connection can be made. The caller
         bounds the time.
         """
@@ -87,21 +89,21 @@ class LiveSessions:
             if pooled is None:
                 self._changed.wait()
             elif found.action == "open":
-                return self._open_for(pooled)
+                return self._open_for(pooled, request)
             elif found.action == "claim":
                 self._await_claimed(pooled)
                 if pooled.state == "idle":
                     self.pool.lease(pooled, time.monotonic())
-                    return self._leased(pooled, reused=True)
+                    return self._leased(pooled, request, reused=True)
             elif found.action == "check":
-                if self.probe(pooled) and pooled.state == "idle":
+                if self.probe(pooled, request) and pooled.state == "idle":
                     self.pool.lease(pooled, time.monotonic())
-                    return self._leased(pooled, reused=True)
+                    return self._leased(pooled, request, reused=True)
             elif self._open[pooled.id].is_alive():
-                return self._leased(pooled, reused=True)
+                return self._leased(pooled, request, reused=True)
             else:
                 self.stale_detected += 1
-                self.carry_out(self.pool.broken(pooled, "stale"))
+                self.carry_out(self.pool.broken(pooled, "stale"), request)
 
     def released(self, lease: Lease) -> None:
         """Take a lease back."""
@@ -120,7 +122,7 @@ class LiveSessions:
             return error.cause
         return None
 
-    def probe(self, pooled: PooledSession) -> bool:
+    def probe(self, pooled: PooledSession, request: str | None = None) -> bool:
         """Prove that a session in state probing is alive: any complete HTTP response will do."""
         session = self._open[pooled.id]
         session.unwatch()
@@ -140,14 +142,14 @@ class LiveSessions:
         finally:
             # However it ended, a session must not stay in probing.
             if pooled.state == "probing":
-                self._probed(pooled, alive=alive)
+                self._probed(pooled, request, alive=alive)
         return alive
 
-    def _probed(self, pooled: PooledSession, *, alive: bool) -> None:
+    def _probed(self, pooled: PooledSession, request: str | None, *, alive: bool) -> None:
         self.probes["ok" if alive else "failed"] += 1
         self.stale_detected += not alive
         closing = self.pool.probed(pooled, time.monotonic(), alive=alive)
-        self._log.debug("session.probe", session=pooled.id, alive=alive)
+        self._log.debug("session.probe", session=pooled.id, alive=alive, **_of(request))
         self._idle_or_closed(pooled, closing)
 
     def flush(self, reason: str) -> tuple[int, int]:
@@ -174,14 +176,14 @@ class LiveSessions:
 
     # ---- carrying out -----------------------------------------------------------------------
 
-    def _open_for(self, pooled: PooledSession) -> Lease:
-        self._connect(pooled)
+    def _open_for(self, pooled: PooledSession, request: str) -> Lease:
+        self._connect(pooled, request)
         if pooled.state != "idle":
             raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
         self.pool.lease(pooled, time.monotonic())
-        return self._leased(pooled, reused=False)
+        return self._leased(pooled, request, reused=False)
 
-    def _connect(self, pooled: PooledSession) -> None:
+    def _connect(self, pooled: PooledSession, request: str | None = None) -> None:
         """Open the connection of a session in state connecting; it is idle afterwards.
 
         Raises ``ExchangeError`` when it cannot be opened.
@@ -196,7 +198,7 @@ class LiveSessions:
                 session = Session.open(self.transport)
         except ExchangeError as error:
             event = "fail"
-            self._log.debug("session.failed", session=pooled.id, cause=error.cause)
+            self._log.debug("session.failed", session=pooled.id, cause=error.cause, **_of(request))
             raise
         except gevent.Timeout as expired:
             if expired is not timer:
@@ -205,7 +207,7 @@ class LiveSessions:
             event = "fail"
             seconds = self.settings.timeouts.connect_s
             cause = f"no connection within {seconds:g} s (timeouts.connect_s)"
-            self._log.debug("session.failed", session=pooled.id, cause=cause)
+            self._log.debug("session.failed", session=pooled.id, cause=cause, **_of(request))
             raise ExchangeError(cause, phase=CONNECTING, lost=False) from None
         except BaseException:
             reason = "cancelled"
@@ -225,14 +227,18 @@ class LiveSessions:
             upstream=self.settings.name,
             connect_ms=(now - began) * 1000,
             **session.describe(),
+            **_of(request),
         )
         self._idle_or_closed(pooled, closing)
 
-    def _leased(self, pooled: PooledSession, *, reused: bool) -> Lease:
+    def _leased(self, pooled: PooledSession, request: str, *, reused: bool) -> Lease:
         session = self._open[pooled.id]
         session.unwatch()
         age = time.monotonic() - pooled.created_at
-        return Lease(self, pooled, session, reused, age)
+        self._log.debug(
+            "session.leased", session=pooled.id, reused=reused, age_s=age, request=request
+        )
+        return Lease(self, pooled, session, reused, age, request)
 
     def _await_claimed(self, pooled: PooledSession) -> None:
         while pooled.state == "connecting":
@@ -261,7 +267,7 @@ class LiveSessions:
         self._changed.set()
         self._changed.clear()
 
-    def carry_out(self, closing: Closing) -> None:
+    def carry_out(self, closing: Closing, request: str | None = None) -> None:
         """Close the connection that the pool has given up."""
         pooled = closing.session
         session = self._open.pop(pooled.id, None)
@@ -274,6 +280,7 @@ class LiveSessions:
                 reason=closing.reason,
                 age_s=now - pooled.created_at,
                 requests=pooled.requests,
+                **_of(request),
             )
         self._notify()
         self.wake.set()
@@ -295,3 +302,8 @@ class LiveSessions:
                 "last_probe": None if probe is None else round(now - probe, 3),
                 **connection,
             }
+
+
+def _of(request: str | None) -> dict[str, str]:
+    """Return the field that says which request a line is about."""
+    return {} if request is None else {"request": request}

@@ -8,6 +8,7 @@ one that gets through.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import time
@@ -81,6 +82,18 @@ class Log:
             self._dropped = 0
         except OSError:  # the reader is gone: there is nobody left to tell
             self._dropped += 1
+
+
+class Bridge(logging.Handler):
+    """Brings the warnings of libraries, which use ``logging``, into our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; called from native threads too, which is all right for a write."""
+        self._log.warning("library.warning", library=record.name, message=record.getMessage())
 
 
 def _shown(value: object) -> str:

@@ -20,7 +20,7 @@ config_option = click.option("--config", metavar="FILE", help=CONFIG_HELP)
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zbeamd")
-def main() -> None:
+def cli() -> None:
     """Keep warm sessions to the DeepSeek API for all the processes of this machine.
 
     \b
@@ -32,7 +32,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@cli.command()
 @config_option
 @click.option("--endpoint", metavar="URI", help="Where to listen, as ipc:///path/to.sock.")
 @click.option("--autostarted", is_flag=True, hidden=True)
@@ -72,7 +72,7 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
         _fail(str(error), error.exit_status)
 
 
-@main.command()
+@cli.command()
 @config_option
 @click.option("--upgrade", is_flag=True, help="Add what is new to a file, keep the rest.")
 def init(config: str | None, upgrade: bool) -> None:
@@ -84,6 +84,7 @@ def init(config: str | None, upgrade: bool) -> None:
       zbeamd init --config ./zbeam.toml
       zbeamd init --upgrade
     """
+    from zbeam_daemon.config.load import ConfigInvalid
     from zbeam_daemon.config.template import write_new
     from zbeam_daemon.config.upgrade import upgrade as add_missing
 
@@ -95,7 +96,7 @@ def init(config: str | None, upgrade: bool) -> None:
             click.echo(f"{path}: added {', '.join(added)}" if added else f"{path}: up to date")
             return
         write_new(path)
-    except (OSError, ValueError) as error:
+    except ConfigInvalid as error:
         _fail(str(error), EXIT_CONFIG)
     click.echo(
         f"wrote {path}\n"
@@ -103,7 +104,7 @@ def init(config: str | None, upgrade: bool) -> None:
     )
 
 
-@main.command()
+@cli.command()
 @config_option
 def check(config: str | None) -> None:
     """Read the configuration and name every problem with its key; exit 78 if there is one.
@@ -123,7 +124,24 @@ def check(config: str | None) -> None:
     click.echo(f"{loaded.path}: good; upstreams: {', '.join(loaded.upstreams)}")
 
 
-main.add_command(standin)
+cli.add_command(standin)
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure is one line on stderr and an exit status."""
+    try:
+        cli.main(prog_name="zbeamd", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "zbeamd"
+        _fail(f"{error.format_message()} (see: {path} --help)", error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(0)
 
 
 def _fail(text: str, status: int) -> NoReturn:

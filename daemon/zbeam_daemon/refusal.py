@@ -63,7 +63,9 @@ def explain_break(broke: ExchangeError, status: int | None, base_url: str) -> Zb
         return ZbeamError(
             "upstream_unavailable",
             f"no connection to {base_url}: {broke.cause}",
-            hint="see: zbeam-client status",
+            hint="check ca_file and base_url in the configuration"
+            if broke.certificate
+            else "see: zbeam-client status",
         )
     return ZbeamError("upstream_unavailable", f"the exchange with the API broke: {broke.cause}")
 

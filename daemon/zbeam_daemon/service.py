@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from zbeam_daemon import systemd, views
 from zbeam_daemon.broker import TICK_S, Broker
 from zbeam_daemon.config.changes import Changes
 from zbeam_daemon.config.load import Config, show
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Bridge, Log
 from zbeam_daemon.reload import Running
 from zbeam_daemon.router import Router
 from zbeam_daemon.runtime import Place
@@ -41,6 +42,7 @@ class Service:
         self._place = place
         self._autostarted = autostarted
         self._log = Log(level=config.daemon.log_level, form=config.daemon.log_format)
+        logging.getLogger().addHandler(Bridge(self._log))
         self._upstreams = Upstreams(config.upstreams, self._log)
         self._broker = Broker(self._upstreams, self._log, call=self._answer, pong=self._pong)
         self._running = Running(config, environ, self._log, self._take)

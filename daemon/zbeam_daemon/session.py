@@ -35,12 +35,14 @@ class ExchangeError(Exception):
     """An exchange with the upstream broke.
 
     ``phase`` is one of ``retry``'s, ``lost`` tells a connection that the peer closed or reset
-    from one that is silent or talks nonsense. The text names the cause in plain words.
+    from one that is silent or talks nonsense; ``certificate`` is true when the peer's could not be
+    verified, which no retry mends. The text names the cause in plain words.
     """
 
-    def __init__(self, cause: str, *, phase: str, lost: bool) -> None:
+    def __init__(self, cause: str, *, phase: str, lost: bool, certificate: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.certificate = certificate
         self.phase = phase
         self.lost = lost
 
@@ -102,7 +104,10 @@ class Session:
                 session._prepared("GET", "/models"), transport.proxies
             )
         except _FOREIGN as error:
-            raise ExchangeError(plain_cause(error), phase=CONNECTING, lost=False) from None
+            bad = any(isinstance(c, ssl.SSLCertVerificationError) for c in _causes(error))
+            raise ExchangeError(
+                plain_cause(error), phase=CONNECTING, lost=False, certificate=bad
+            ) from None
         return session
 
     @property

@@ -245,16 +245,21 @@ def test_closing_the_client_ends_its_calls(daemon: FakeDaemon) -> None:
 
     async def main() -> None:
         client = AsyncClient(daemon.endpoint)
-        task = asyncio.create_task(client.generate("Hi"))
-        await asyncio.to_thread(daemon.wait_for, Generate)
+        begun = client.stream("Hi")
+        assert (await anext(begun)).content == "one "
+        waiting = asyncio.create_task(anext(begun))
+        woken = asyncio.create_task(client.generate("Ho"))
+        await asyncio.to_thread(daemon.wait_for, Generate, 2)
         await client.close()
-        with pytest.raises(ZbeamError, match="closed meanwhile") as caught:
-            await task
-        assert caught.value.code == "cancelled"
+        for task in (waiting, woken):
+            with pytest.raises(ZbeamError, match="closed meanwhile") as caught:
+                await task
+            assert caught.value.code == "cancelled"
+        assert [delta async for delta in begun] == []
         await client.close()
 
     run(main())
-    daemon.wait_for(Cancel)
+    daemon.wait_for(Cancel, 2)
 
 
 def test_what_is_left_open_at_the_end_of_the_loop_is_no_trouble(command: Command) -> None:

@@ -19,14 +19,14 @@ from zbeam_shared import messages as m
 
 TOGETHER = """
 import os, sys
-from zbeam_daemon.main import main
+from zbeam_daemon.main import cli
 
 gate = int(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     if not os.fork():
         os.read(gate, 1)  # every one of them returns when the other end is closed
         os.dup2(os.open(f"{sys.argv[3]}.{os.getpid()}", os.O_WRONLY | os.O_CREAT), 2)
-        main(["run"])
+        cli.main(["run"])
 print("waiting", flush=True)
 while True:
     try:

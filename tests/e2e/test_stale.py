@@ -121,7 +121,7 @@ def test_a_reused_session_that_breaks_without_a_byte_is_tried_again_once(
     assert outcome.attempts[0].status is None
     stats = daemon.ask(m.Stats())
     assert stats["stale_detected"] == 1
-    assert stats["closed"] == {"reset": 1}
+    assert stats["closed"] == {"connection_lost": 1}
     (line,) = daemon.wait_for("request.retry")
     assert "possible_double=True" in line
 

@@ -1,4 +1,4 @@
-"""What the cells share: a stand-in and a daemon for each module, and the record of what came.
+"""What the cells share: rigs that serve many of them, and the record of what came.
 
 With ``ZBEAM_WRITE_RELIABILITY=1`` a run of all cells writes docs/reliability.md at its end.
 """
@@ -60,28 +60,28 @@ def pytest_terminal_summary(
     terminalreporter.write_line(f"docs/reliability.md: {len(rows)} cells")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tls() -> Iterator[Rig]:
     """A rig over TLS."""
     with Standin(tls=True) as standin, Rig.build(standin) as rig:
         yield rig
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tcp() -> Iterator[Rig]:
     """A rig over plain TCP."""
     with Standin() as standin, Rig.build(standin) as rig:
         yield rig
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def proving() -> Iterator[Rig]:
     """A rig over TLS whose sessions prove themselves before each use."""
     with Standin(tls=True) as standin, Rig.build(standin, pool=PROVING) as rig:
         yield rig
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def proving_tcp() -> Iterator[Rig]:
     """The same over plain TCP."""
     with Standin() as standin, Rig.build(standin, pool=PROVING) as rig:

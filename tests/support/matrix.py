@@ -136,6 +136,7 @@ class Cell:
         else:
             exit_status, retryable = CODES[self.code]
             outcome = f"`{self.code}`, exit {exit_status}{', retryable' if retryable else ''}"
+            outcome += ", and what had arrived" if self.content else ""
         tries = ", ".join("none" if status is None else str(status) for status in self.attempts)
         return {
             "stage": self.stage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from zbeam_client.cli import output
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_shared import __version__
 from zbeam_shared.errors import EXIT_CONFIG
+
+WATCH_S = 1.0
 
 
 @with_common
@@ -39,14 +42,25 @@ def ping(settings: Settings) -> int:
 
 @with_common
 @click.command()
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
 @click.pass_obj
-def status(settings: Settings) -> int:
+def status(settings: Settings, *, watch: bool) -> int:
     """Show the daemon, its upstreams, requests and clients."""
     with settings.client() as client:
-        found = client.status()
+        while True:
+            found = client.status()
+            if watch and not settings.json and output.is_terminal(sys.stdout):
+                output.write_out("\x1b[H\x1b[J")  # to the top, and clear what follows
+            _show_status(settings, found)
+            if not watch:
+                return 0
+            time.sleep(WATCH_S)
+
+
+def _show_status(settings: Settings, found: dict[str, Any]) -> None:
     if settings.json:
         output.print_json(found)
-        return 0
+        return
     output.print_pairs(_describe_daemon(found))
     for name, upstream in found.get("upstreams", {}).items():
         output.write_out("\n")
@@ -58,7 +72,6 @@ def status(settings: Settings) -> int:
         names = ("name", "active", "queued", "total")
         rows = [[entry.get(name) for name in names] for entry in clients]
         output.print_table(("CLIENT", "ACTIVE", "QUEUED", "TOTAL"), rows)
-    return 0
 
 
 def _describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:

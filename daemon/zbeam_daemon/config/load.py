@@ -131,7 +131,7 @@ def _parse(path: Path) -> dict[str, object]:
     try:
         data, _ = read_small(path, MAX_BYTES)
     except UnreadableError as error:
-        raise invalid(str(error)) from None
+        raise invalid(f"{error} (mend that, or name another file with --config)") from None
     try:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError as error:

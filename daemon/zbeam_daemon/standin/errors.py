@@ -29,12 +29,12 @@ class ApiError(Exception):
         return OCTET_STREAM if self.status == 400 else JSON
 
     def body(self) -> bytes:
-        """The JSON body; ``code`` says the same for every status, so it classifies nothing."""
+        """The JSON body; ``code`` says the same for nearly every status, so it classifies nothing."""
         error = {
             "message": self.message,
             "type": self.kind,
             "param": None,
-            "code": INVALID_REQUEST,
+            "code": self.kind if self.status == 503 else INVALID_REQUEST,
         }
         return msgspec.json.encode({"error": error})
 
