@@ -29,6 +29,7 @@ POLICY = [
         "clients", "answer", "framing", "sse", "config.settings", "ceiling", "idle_limit",
         "backoff", "ledger",
     )),
+    "zbeam_client.liveness",
     "zbeam_shared",
 ]  # fmt: skip
 NOT_IN_POLICY = {

@@ -102,7 +102,7 @@ def abandoned(endpoint: str) -> bool:
 
 def _is_socket(path: str) -> bool:
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116  see paths.py
     except OSError:
         return True  # gone meanwhile: what was said of it before holds
 

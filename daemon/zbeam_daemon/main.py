@@ -13,13 +13,16 @@ from zbeam_daemon.standin.command import standin
 from zbeam_shared import __version__
 from zbeam_shared.errors import EXIT_CONFIG, ZbeamError
 
-CONFIG_HELP = "Configuration file [default: $ZBEAM_CONFIG, ~/.config/zbeam/zbeam.toml, /etc/zbeam]."
+CONFIG_HELP = (
+    "Configuration file [default: $ZBEAM_CONFIG, ~/.config/zbeam/zbeam.toml, "
+    "/etc/zbeam/zbeam.toml]."
+)
 
 config_option = click.option("--config", metavar="FILE", help=CONFIG_HELP)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="zbeamd")
+@click.version_option(__version__, prog_name="zbeamd", message="%(prog)s %(version)s")
 def cli() -> None:
     """Keep warm sessions to the DeepSeek API for all the processes of this machine.
 
@@ -98,9 +101,10 @@ def init(config: str | None, upgrade: bool) -> None:
         write_new(path)
     except ConfigInvalid as error:
         _fail(str(error), EXIT_CONFIG)
+    check_it = f"zbeamd check --config {config}" if config else "zbeamd check"
     click.echo(
         f"wrote {path}\n"
-        "next: put your key in the environment (export DEEPSEEK_API_KEY=sk-...), then: zbeamd check"
+        f"next: put your key in the environment (export DEEPSEEK_API_KEY=sk-...), then: {check_it}"
     )
 
 

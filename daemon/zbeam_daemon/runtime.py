@@ -36,11 +36,24 @@ class Place:
         return 0o660 if self.path.parent.stat().st_mode & stat.S_IXGRP else 0o600
 
     def withdraw(self) -> None:
-        """Remove the sockets: nobody finds us any more. The lock stays ours."""
+        """Remove the sockets: nobody finds us any more. The lock stays ours.
+
+        If the place is not ours any more, what is there belongs to another daemon, and stays.
+        """
+        if not self.is_ours():
+            return
         admin = admin_endpoint(self.endpoint).removeprefix("ipc://")
         for path in (str(self.path), admin):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
+
+    def is_ours(self) -> bool:
+        """Tell whether the lock that we hold is the one at the path: the folder may be gone."""
+        try:
+            found = os.stat(f"{self.path}.lock")  # noqa: PTH116
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._lock))
 
     def release(self) -> None:
         """Remove the sockets and let go of the lock (in this order: the next one may come)."""

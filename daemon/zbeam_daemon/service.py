@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import gevent.event
@@ -25,7 +25,7 @@ from zbeam_daemon.runtime import Place
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import __version__
 from zbeam_shared import messages as m
-from zbeam_shared.errors import ZbeamError
+from zbeam_shared.errors import EXIT_TRY_AGAIN, ZbeamError
 from zbeam_shared.paths import admin_endpoint
 from zbeam_shared.record import Record
 
@@ -99,6 +99,8 @@ class Service:
         )
         ticker.kill()
         self._upstreams.stop()
+        if not self._place.is_ours():
+            self._leave_the_place_alone()
         for router in (main, admin):
             router.close()
         context.term()
@@ -154,6 +156,11 @@ class Service:
                 self._broker.tick()
             except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
                 self._log.error("tick.crashed", cause=repr(error))
+            if not self._stopping.is_set() and not self._place.is_ours():
+                # Somebody removed our folder. No client finds us, and another daemon may serve
+                # there by now: two of them would count the account's slots twice.
+                self._log.error("daemon.displaced", endpoint=self._place.endpoint)
+                self.stop(self._running.config.daemon.drain_s)
             idle_exit_s = self._running.config.daemon.idle_exit_s
             if (
                 self._autostarted
@@ -165,6 +172,14 @@ class Service:
                     self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
                 self._idle = True
                 self.stop(None)
+
+    def _leave_the_place_alone(self) -> NoReturn:
+        """End without closing the sockets: libzmq would remove those at our path, which may be
+        another daemon's by now.
+        """
+        gevent.sleep(LAST_CALL_S)  # for the last words to clients
+        self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
+        os._exit(EXIT_TRY_AGAIN)
 
     def _take(self, config: Config, changes: Changes) -> None:
         self._upstreams.take(config.upstreams, changes.renew_sessions)

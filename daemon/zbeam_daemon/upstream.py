@@ -165,8 +165,12 @@ class Upstream:
     def warm(self, n: int) -> tuple[int, int, str | None]:
         """Open sessions until ``n`` are at hand; returns (opened, failed, why one failed).
 
-        It ends with the first ones that fail.
+        It ends with the first ones that fail. Raises ``ZbeamError`` bad_request for more than
+        the pool may hold.
         """
+        most = self.settings.pool.max_sessions
+        if n > most:
+            raise ZbeamError("bad_request", f"the pool holds {most} sessions (pool.max_sessions)")
         have = self.sessions.pool.counts()
         wanted = n - have["idle"] - have["connecting"] - have["probing"]
         opened = failed = 0

@@ -77,7 +77,12 @@ def upstream_status(upstream: Upstream) -> dict[str, Any]:
         "model": upstream.settings.generation.model,
         "sessions": upstream.sessions.pool.counts(),
         "breaker": {"state": upstream.breaker.state, "cause": upstream.breaker.cause or None},
-        "gate": upstream.gate.snapshot(),
+        "gate": {
+            family: gate
+            for family, gate in upstream.gate.snapshot().items()
+            # Names of models come from clients: a typo must not stay on the screen for good.
+            if gate["in_use"] or gate["queued"] or family in upstream.settings.limits.families
+        },
         "balance": upstream.balance,
         "ledger": upstream.ledger.snapshot(),
         "usage_mismatches": upstream.ledger.mismatches,

@@ -66,10 +66,11 @@ def test_not_allowed(place: Path) -> None:
     assert code == "not_allowed"
 
 
-def test_a_file_that_is_no_socket_is_no_daemon(place: Path) -> None:
+def test_a_file_that_is_no_socket_is_a_wrong_endpoint(place: Path) -> None:
     (place / "f").write_text("x")
-    with pytest.raises(endpoints.NoDaemonError):
+    with pytest.raises(ZbeamError, match="wrong endpoint") as caught:
         endpoints.probe(f"ipc://{place}/f")
+    assert caught.value.exit_status == 78
 
 
 def test_a_datagram_socket_is_a_wrong_endpoint(place: Path) -> None:

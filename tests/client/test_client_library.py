@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import threading
 import time
 import warnings
@@ -435,6 +436,6 @@ def test_the_clients_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_client_name() == f"ann/{os.getppid()}"
     monkeypatch.delenv("USER")
     monkeypatch.delenv("LOGNAME", raising=False)
-    assert default_client_name() == f"{os.getuid()}/{os.getppid()}"
+    assert default_client_name() == f"{pwd.getpwuid(os.getuid()).pw_name}/{os.getppid()}"
     monkeypatch.setenv("ZBEAM_CLIENT", "site build")
     assert default_client_name() == "site build"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,7 +247,7 @@ def test_an_idle_daemon_stops_at_once_and_says_goodbye_to_the_server(
 def test_no_other_daemon_can_take_the_place_before_the_old_one_has_ended(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario(SLOW)
+    standin.set_scenario("[defaults]\ntokens = 200\ntoken_delay_s = 0.02\n")
     daemon = start(warm=0, daemon='log_level = "debug"\ndrain_s = 30')
     peer = daemon.peer()
     peer.generate()
@@ -264,3 +265,16 @@ def test_no_other_daemon_can_take_the_place_before_the_old_one_has_ended(
     peer.send(m.Cancel())
     assert peer.error().code == "cancelled"
     assert end_of(daemon) == 0
+
+
+def test_a_daemon_whose_folder_was_removed_ends_and_leaves_its_successor_alone(
+    start: Start, standin: Standin
+) -> None:
+    first = start(warm=0)
+    orphan = first.process
+    assert orphan is not None
+    shutil.rmtree(first.folder / "run")
+    first.start()  # another daemon takes the place
+    assert orphan.wait(timeout=20) == 75
+    assert first.client("ping").returncode == 0, "its sockets are still there"
+    assert "daemon.displaced" in first.log

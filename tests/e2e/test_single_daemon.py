@@ -209,3 +209,33 @@ def test_a_stopped_daemon_lets_go_of_its_place_at_once(start: Start) -> None:
         daemon.start()
         assert time.monotonic() - begun < 15
     assert daemon.json("ping")["pid"] == daemon.pid
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["init", "--config", "there.toml"], 78, "exists already"),
+        (["init", "--upgrade", "--config", "nowhere.toml"], 78, "nowhere.toml"),
+        (["init", "--config", "/proc/x.toml"], 78, "cannot be written"),
+        (["check", "--config", "nowhere.toml"], 78, "nowhere.toml"),
+        (["run", "--bogus"], 2, "--bogus"),
+        (["standin", "--port", "99999"], 2, "65535"),
+        (["standin", "--ca-out", "ca.pem"], 2, "--tls"),
+    ],
+)
+def test_what_zbeamd_cannot_do_is_one_line_with_its_status(
+    arguments: list[str], status: int, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "there.toml").write_text("config_version = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "zbeam_daemon", *arguments],
+        cwd=tmp_path,
+        timeout=20,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith("zbeamd: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -97,7 +97,7 @@ def generate(
                 printer.delta(delta)
             response = running.result
             if file is not None:
-                _commit(file, response.content, rescue=not settings.json)
+                _commit(file, response.content)
     except ZbeamError as error:
         printer.broke_off(error.outcome)
         found = failure_object(error.outcome, running.request_id if running else None)
@@ -160,8 +160,8 @@ def _open_target(target: str | None) -> AtomicFile | nullcontext[None]:
     return Target(target)
 
 
-def _commit(file: AtomicFile, content: str, *, rescue: bool) -> None:
-    """Put the answer in its place; one that was paid for is printed if that fails."""
+def _commit(file: AtomicFile, content: str) -> None:
+    """Put the answer in its place; if that fails, it goes with the error: it was paid for."""
     try:
         file.commit(content.encode("utf-8", "replace"))
     except OSError as error:
@@ -172,6 +172,4 @@ def _commit(file: AtomicFile, content: str, *, rescue: bool) -> None:
             hint="the answer is on standard output instead",
         )
         failure.outcome = Outcome(content=content)
-        if rescue:
-            output.write_out(content + "\n")
         raise failure from None

@@ -21,6 +21,7 @@ class Printer:
 
     def __init__(self, settings: Settings, *, to_stdout: bool) -> None:
         self._verbose = settings.verbose
+        self._json = settings.json
         self._to_stdout = to_stdout and not settings.json
         self._last = ""
         self._printed = False
@@ -48,7 +49,12 @@ class Printer:
                 output.say(output.dim(line))
 
     def broke_off(self, outcome: Outcome | None) -> None:
-        """End the line that was being printed, so that the error starts one of its own."""
+        """Print what had arrived and was not shown yet: it was paid for. Then end the line, so
+        that the error starts one of its own.
+        """
+        if outcome is not None and not self._printed and not self._json:
+            self._to_stdout = True  # the file of -o stays as it was
+            self._content(outcome.content)
         self._end_line()
         if self._verbose and outcome is not None and outcome.attempts:
             for line in describe(outcome, outcome.model, None):

@@ -131,7 +131,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "daemon.remote.server_key_file",
         Text("a path"),
-        "The daemon's secret CURVE key, made by zbeam-client keygen, mode 600.",
+        "The daemon's secret CURVE key, mode 600.",
         "restart",
         required=True,
         reserved=True,

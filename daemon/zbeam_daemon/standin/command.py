@@ -22,7 +22,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
-@click.option("--port", default=8443, show_default=True, help="0 takes any free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8443,
+    show_default=True,
+    help="0 takes any free port.",
+)
 @click.option("--tls", is_flag=True, help="Speak TLS; makes a certificate unless one is given.")
 @click.option("--cert", type=_FILE, help="A certificate chain of your own (PEM; with --key).")
 @click.option("--key", type=_FILE, help="The key of --cert (PEM).")
@@ -61,6 +67,9 @@ def standin(  # noqa: PLR0917 - click passes by name
 
     Prints one line on standard output when it is ready.
     """
+    if not tls and (cert or key or ca_out):
+        raise click.UsageError("--cert, --key and --ca-out go with --tls")
+
     from gevent import monkey
 
     monkey.patch_all(thread=False, queue=False, select=False)
@@ -152,7 +161,7 @@ def _tls_context(
     except ImportError:
         _refuse(
             "--tls makes its certificate with trustme, which is not installed; "
-            "pip install 'zbeam[standin]', or give --cert and --key"
+            "pip install trustme, or give --cert and --key"
         )
     except OSError as error:
         _refuse(f"--cert {cert} --key {key}: {error.strerror or error}")

@@ -29,7 +29,7 @@ class ApiError(Exception):
         return OCTET_STREAM if self.status == 400 else JSON
 
     def body(self) -> bytes:
-        """The JSON body; ``code`` says the same for nearly every status, so it classifies nothing."""
+        """The JSON body; ``code`` is nearly always the same, so it classifies nothing."""
         error = {
             "message": self.message,
             "type": self.kind,
