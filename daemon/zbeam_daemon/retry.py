@@ -1,8 +1,8 @@
 """Whether a failed attempt is tried again, and when: pure policy.
 
 A generation costs money from the moment it begins, and the API has no idempotency key, so the
-question is always "can it have begun?" (design: rules of the upstream). The answer is in how far
-the attempt got, never in the class of an exception.
+question is always "can it have begun?" (docs/architecture.md, "When is a request sent twice?").
+The answer is in how far the attempt got, never in the class of an exception.
 """
 
 from __future__ import annotations

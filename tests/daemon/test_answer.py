@@ -34,7 +34,7 @@ READ = Usage(
 
 
 def chunk(delta: Any, *, finish: str | None = None, usage: Any = None, **more: Any) -> bytes:
-    """A chunk as recorded (deepseek-api.md, "Streaming")."""
+    """A chunk as recorded (deepseek-api.md, "Answers and streams")."""
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish, **more}
     return json.dumps(
         {
