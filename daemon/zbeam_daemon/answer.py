@@ -14,6 +14,8 @@ from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Usage
 from zbeam_shared.record import MAX_DEPTH, JsonMap
 
+MAX_TOKENS = 2**40
+"""Beyond any answer; sums of it stay below 64 bits for a long time."""
 TEXTS = ("content", "reasoning_content")
 _DONE = b"[DONE]"
 _MODELLED = {"choices", "usage", "model"}
@@ -32,6 +34,7 @@ class Answer:
         self.usage: Usage | None = None
         self.extra: JsonMap = {}
         self.tool_calls: list[JsonMap] = []
+        self._calls: dict[int, JsonMap] = {}  # by their index
         self.logprobs: JsonMap = {}
         self.size = 0  # see size_of
         self.begun = False  # anything at all was read
@@ -118,7 +121,7 @@ class Answer:
             if chunk.get("usage") is not None:
                 self._add_usage(chunk["usage"])
             for name in chunk.keys() - _MODELLED:
-                self.extra[name] = _sendable(chunk[name])
+                self._keep(self.extra, name, chunk[name])
             choices = chunk["choices"]
             if not choices:
                 return None
@@ -126,7 +129,7 @@ class Answer:
             if choice.get("finish_reason") is not None:
                 self.finish_reason = choice["finish_reason"] + ""
             for name in choice.keys() - _CHOICE_MODELLED:
-                self.extra.setdefault("choice", {})[name] = _sendable(choice[name])
+                self._keep(self.extra.setdefault("choice", {}), name, choice[name])
             delta = {name: v for name, v in choice[key].items() if v is not None and v != ""}
             delta.pop("role", None)
             if choice.get("logprobs") is not None:
@@ -137,6 +140,12 @@ class Answer:
             return delta or None
         except (LookupError, TypeError, AttributeError, ValueError):
             raise bad_response("an event has not the shape of a chat chunk", data) from None
+
+    def _keep(self, where: JsonMap, name: str, value: Any) -> None:
+        """Keep a field that we do not model; one that repeats counts once."""
+        if name not in where or where[name] != value:
+            self.size += len(name) + size_of(value)
+        where[name] = _sendable(value)
 
     def _add_delta(self, delta: JsonMap) -> None:
         for name, value in delta.items():
@@ -162,10 +171,11 @@ class Answer:
     def _add_tool_calls(self, pieces: list[JsonMap]) -> None:
         for piece in pieces:
             index = piece.get("index", len(self.tool_calls))
-            known = next((call for call in self.tool_calls if call.get("index") == index), None)
+            known = self._calls.get(index)
             if known is None:
                 function = dict(piece.get("function") or {})
-                self.tool_calls.append({**piece, "index": index, "function": function})
+                self._calls[index] = {**piece, "index": index, "function": function}
+                self.tool_calls.append(self._calls[index])
                 continue
             for name, value in (piece.get("function") or {}).items():
                 if name == "arguments":
@@ -231,21 +241,28 @@ def read_usage(usage: JsonMap) -> Usage:
 
     def count(name: str, default: int = 0) -> int:
         value = usage.get(name)
-        return default if value is None else int(_sendable(int(value)))
+        return _tokens(default if value is None else value)
 
     prompt_details: Any = usage.get("prompt_tokens_details") or {}
     completion_details: Any = usage.get("completion_tokens_details") or {}
     prompt = count("prompt_tokens")
-    hit = count("prompt_cache_hit_tokens", int(prompt_details.get("cached_tokens") or 0))
+    hit = count("prompt_cache_hit_tokens", _tokens(prompt_details.get("cached_tokens") or 0))
     completion = count("completion_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=count("total_tokens", prompt + completion),
         prompt_cache_hit_tokens=hit,
-        prompt_cache_miss_tokens=count("prompt_cache_miss_tokens", prompt - hit),
-        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
+        prompt_cache_miss_tokens=count("prompt_cache_miss_tokens", max(0, prompt - hit)),
+        reasoning_tokens=_tokens(completion_details.get("reasoning_tokens") or 0),
     )
+
+
+def _tokens(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number <= MAX_TOKENS:
+        raise ValueError("no number of tokens")
+    return number
 
 
 def bad_response(what: str, data: bytes) -> ZbeamError:

@@ -222,7 +222,11 @@ class Broker:
 
     def _finish(self, request: Request, error: ZbeamError | None) -> None:
         """Send what ends a request, and let the next one have its slot."""
-        outcome = request.generation.outcome()
+        try:
+            outcome = request.generation.outcome()
+        except Exception as failure:  # noqa: BLE001  whatever it is, the slot must come back
+            self._log.error("request.crashed", request=request.shown_id, cause=repr(failure))
+            outcome, error = m.Outcome(), _internal(failure)
         ending = m.Result(outcome=outcome) if error is None else error_message(error, outcome)
         request.outbox.finish(ending)
         open_requests = self._peers[request.peer]
@@ -230,9 +234,10 @@ class Broker:
         if not open_requests:
             del self._peers[request.peer]
         self.last_work_at = time.monotonic()
-        self._account(request, outcome, error)
         del self._open[request]
         self._admission.give_back(request)
+        self._account(request, outcome, error)
+        request.generation.forget()
 
     def _account(self, request: Request, outcome: m.Outcome, error: ZbeamError | None) -> None:
         """Count a request and write its line: the durable record of what it used."""

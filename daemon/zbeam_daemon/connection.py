@@ -18,6 +18,7 @@ import socket
 import ssl
 from typing import Any
 
+import gevent
 import requests
 import requests.adapters
 import urllib3
@@ -27,6 +28,11 @@ import urllib3.connectionpool
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
 
 RECV_SIZE = 65536
+READS_IN_A_ROW = 32
+"""Reads that may succeed at once before others have their turn: an upstream that sends faster
+than we read would otherwise keep the whole daemon, clocks and all, from running."""
+MAX_INTERIM = 20
+"""Interim (1xx) responses that are skipped before the final one."""
 
 _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -54,6 +60,7 @@ class SocketReader:
         self._connection = connection
         self.sock = sock
         self.buffer = b""
+        self._reads = 0
         # http.client closes the socket after the head of a response with `Connection: close`;
         # an open file object is what keeps it readable until the body has been read.
         self._hold = sock.makefile("rb", buffering=0)
@@ -76,7 +83,7 @@ class SocketReader:
                     cut = min(cut, limit)
                 line, self.buffer = self.buffer[:cut], self.buffer[cut:]
                 return line
-            data = self.sock.recv(RECV_SIZE)
+            data = self._recv()
             if not data:
                 if self._connection.phase == ANSWERED:
                     what = "the connection ended in the head of the response"
@@ -90,6 +97,12 @@ class SocketReader:
         if self.buffer:
             data, self.buffer = self.buffer, b""
             return data
+        return self._recv()
+
+    def _recv(self) -> bytes:
+        self._reads += 1
+        if self._reads % READS_IN_A_ROW == 0:
+            gevent.sleep(0)
         return self.sock.recv(RECV_SIZE)  # type: ignore[no-any-return]
 
     def read_batch(self, limit: int) -> bytes:
@@ -119,6 +132,22 @@ class SocketReader:
     def close(self) -> None:
         """Let go of the socket."""
         self._hold.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that skips the interim ones before it (RFC 9110, 15.2).
+
+    http.client skips 100 alone. Any other would be taken for the answer, and the answer for that
+    of the next request on the connection.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if status == 101 or not 100 <= status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("interim responses without end")
 
 
 class Connection(urllib3.connection.HTTPConnection):
@@ -151,7 +180,7 @@ class Connection(urllib3.connection.HTTPConnection):
     ) -> http.client.HTTPResponse:
         """Make http.client's response read through our reader."""
         self.reader = SocketReader(self, sock)
-        return http.client.HTTPResponse(self.reader, *args, **kwargs)  # type: ignore[arg-type]
+        return _Response(self.reader, *args, **kwargs)  # type: ignore[arg-type]
 
 
 class TLSConnection(Connection, urllib3.connection.HTTPSConnection):

@@ -12,6 +12,10 @@ MAX_LINE = 8192
 """Bytes in a chunk-size line with its extensions, or in a trailer line."""
 
 
+MAX_TRAILER = 65536
+"""Bytes of all trailer lines of a body."""
+
+
 class FramingError(Exception):
     """The peer's framing is not HTTP/1.1; the connection cannot be trusted any further."""
 
@@ -31,6 +35,7 @@ class BodyDecoder:
         self._left = length or 0  # bytes of data still to come in this chunk or body
         self._held = b""  # the beginning of a line that has not ended yet
         self._state = "size" if chunked else "data"
+        self._trailer = 0  # bytes of it so far
 
     def feed(self, data: bytes) -> bytes:
         """Take what was read and return what it holds of the body; raises ``FramingError``."""
@@ -96,3 +101,7 @@ class BodyDecoder:
             self._state = "data" if self._left else "trailer"
         elif not line:  # the empty line after the trailer
             self.done = True
+        else:
+            self._trailer += len(line)
+            if self._trailer > MAX_TRAILER:
+                raise FramingError("a trailer without end")

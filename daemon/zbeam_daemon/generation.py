@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import gevent
@@ -141,6 +142,15 @@ class Generation:
             possible_double=self._doubled,
             extra=answer.extra,
         )
+
+    def forget(self) -> None:
+        """Let go of the prompt and of everybody else, at the end.
+
+        Callbacks and records refer to each other, and a prompt of megabytes would otherwise
+        stay until Python looks for such rings.
+        """
+        self.call = replace(self.call, body=b"")
+        self._on_delta = self._wait_again = _nothing
 
     # ---- attempts ---------------------------------------------------------------------------
 
@@ -339,3 +349,7 @@ class Generation:
         self.waiting_for = "data"
         self.machine.fire("chunk")
         self._on_delta(deltas)
+
+
+def _nothing(_anything: object) -> None:
+    """Take the place of a callback that must not be called any more."""

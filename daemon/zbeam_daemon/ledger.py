@@ -11,6 +11,8 @@ from typing import Any
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome, Usage
 
+MAX_MODELS = 100
+
 
 class Ledger:
     """Tokens and money of one upstream, by the model that was billed.
@@ -25,7 +27,12 @@ class Ledger:
         self._cost: dict[str, float] = {}
 
     def add(self, model: str, outcome: Outcome) -> None:
-        """Enter one request, however it ended; without usage it counts as a request alone."""
+        """Enter one request, however it ended; without usage it counts as a request alone.
+
+        Names come from callers and from the upstream, so that only so many are kept apart.
+        """
+        if model not in self._tokens and (len(self._tokens) >= MAX_MODELS or len(model) > 200):
+            model = "other"
         tokens = self._tokens.setdefault(model, Counter())
         tokens["requests"] += 1
         usage = outcome.usage
@@ -46,10 +53,14 @@ class Ledger:
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """Return the counters by model; ``cost`` is None where no request had a price."""
+        most = 2**63 - 1  # what the wire can carry
         names = ("requests", "hit", "miss", "output", "reasoning", "requests_without_usage",
                  "requests_without_price")  # fmt: skip
         return {
-            model: {**{name: tokens[name] for name in names}, "cost": self._cost.get(model)}
+            model: {
+                **{name: min(tokens[name], most) for name in names},
+                "cost": self._cost.get(model),
+            }
             for model, tokens in self._tokens.items()
         }
 

@@ -133,6 +133,7 @@ cli.add_command(standin)
 
 def main() -> NoReturn:
     """Run the command line; every failure is one line on stderr and an exit status."""
+    _fill_standard_streams()
     try:
         cli.main(prog_name="zbeamd", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -146,6 +147,15 @@ def main() -> NoReturn:
     except click.Abort:
         sys.exit(130)
     sys.exit(0)
+
+
+def _fill_standard_streams() -> None:
+    """Open what is closed of 0, 1 and 2, or the next file, a lock say, would be taken for it."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
 
 
 def _fail(text: str, status: int) -> NoReturn:

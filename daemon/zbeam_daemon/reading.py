@@ -16,6 +16,8 @@ from zbeam_daemon.sse import EventParser, EventTooLong
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
+STREAM_LIMIT = 1024 * 1024 * 1024
+"""Bytes of a whole stream, events and comments: the longest answer with logprobs stays below."""
 ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_S = 5.0
 """How long the body of an error may take; its status has said what matters."""
@@ -68,6 +70,7 @@ class Reader:
         alarm = _Alarm(self._clocks)
         read_at = time.monotonic()
         paced = ended = False
+        size = 0
         try:
             while not (response.done or ended):
                 try:
@@ -76,6 +79,9 @@ class Reader:
                     alarm.rang(expired)
                     continue
                 now = time.monotonic()
+                size += len(body)
+                if size > STREAM_LIMIT:
+                    raise bad_response(f"the stream is longer than {STREAM_LIMIT:,} bytes", b"")
                 try:
                     events = parser.feed(body)
                 except EventTooLong as error:
@@ -83,6 +89,7 @@ class Reader:
                 if not events:
                     self.keep_alives = parser.comments
                     self._clocks.byte(now)
+                    alarm.look(now)  # it cannot ring while there is always something to read
                     continue
                 self._clocks.progress(now)
                 ended = take(events)
@@ -181,6 +188,12 @@ class _Alarm:
         if due <= time.monotonic():
             raise Stalled(f"the API stalled: {what}") from None
         self._set()
+
+    def look(self, now: float) -> None:
+        """Raise ``Stalled`` if it should have rung by now."""
+        due, what = self._clocks.due()
+        if due <= now:
+            raise Stalled(f"the API stalled: {what}")
 
     def stop(self) -> None:
         """Take the timer back."""

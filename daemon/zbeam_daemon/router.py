@@ -60,6 +60,9 @@ class Router:
         # could take over another client's identity.
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+        # libzmq aborts the process (an assertion in its heartbeat timer) when a peer goes whose
+        # incoming pipe is full, so that pipe must not fill. We read faster than one client sends.
+        self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.BACKLOG, 4096)
         # Far above the limit that is answered with an error; beyond this libzmq hangs up.
@@ -130,6 +133,8 @@ class Router:
                 self._readable.wait()
                 self._readable.clear()
                 continue
+            except MemoryError:
+                continue  # the message is lost; going deaf would be worse
             self._on_frames(self, identity, frames)
             taken += 1
             if taken % BURST == 0:

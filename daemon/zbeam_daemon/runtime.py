@@ -90,8 +90,9 @@ def claim(endpoint: str) -> Place:
             f"another zbeamd (pid {holder or 'unknown'}) serves {endpoint}",
             hint="use that one, stop it first, or choose another --endpoint",
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without our name in it
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return Place(endpoint, lock)
 
 

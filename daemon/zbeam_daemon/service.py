@@ -33,6 +33,10 @@ LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
 
 
+SPARE_FILES = 512
+"""Open files beside the sessions: clients, sockets, logs."""
+
+
 class Service:
     """One running daemon. ``run`` returns when it has stopped."""
 
@@ -79,6 +83,7 @@ class Service:
             config=self._running.config.path,
             upstreams=",".join(self._upstreams.current),
         )
+        self._warn_of_file_limit()
         systemd.notify("READY=1", f"STATUS=serving {self._place.endpoint}")
         self._stopping.wait()
         if self._idle:
@@ -135,6 +140,18 @@ class Service:
                 hint="choose another place with --endpoint",
             ) from None
         return router
+
+    def _warn_of_file_limit(self) -> None:
+        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        sessions = sum(u.settings.pool.max_sessions for u in self._upstreams.all())
+        if hard != resource.RLIM_INFINITY and hard < sessions + SPARE_FILES:
+            self._log.warning(
+                "limit.files",
+                open_files=hard,
+                max_sessions=sessions,
+                fix=f"raise the limit (ulimit -Hn, LimitNOFILE) to {sessions + SPARE_FILES} "
+                "or lower pool.max_sessions",
+            )
 
     def _on_stop_signal(self, number: int) -> None:
         self._log.info("daemon.stopping", signal=signal.Signals(number).name)

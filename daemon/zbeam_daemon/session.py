@@ -223,7 +223,8 @@ class Response:
         original: Any = found.raw._original_response
         self._original = original
         self._decoder = BodyDecoder(chunked=bool(original.chunked), length=original.length)
-        self._keep_alive = not original.will_close
+        # After 101 the connection speaks another protocol.
+        self._keep_alive = not original.will_close and self.status >= 200
         if self._decoder.done:
             self._finish()
 

@@ -109,7 +109,7 @@ CONNECTIONS = [
         "not a byte after connecting, for good",
         CONNECTING,
         before=arm("freeze", "accept", times=None),
-        says="no connection within 0.4 s",
+        says="no connection within 0.8 s",
         **FOR_GOOD,
     ),
     Cell(
@@ -122,9 +122,9 @@ CONNECTIONS = [
         started=0,
     ),
     Cell(
-        "the server accepts nothing for 0.6 s",
+        "the server accepts nothing for 1.2 s",
         CONNECTING,
-        connection("accept_stall = 0.6"),
+        connection("accept_stall = 1.2"),
         attempts=(None, 200),
     ),
     # Without TLS the connection is made, so this is a request that may have arrived.
@@ -210,7 +210,7 @@ HANDSHAKES = [
             rig="certified",
             says="certificate verification failed",
             fast=name == "expired",
-            **FOR_GOOD,
+            **{**FOR_GOOD, "attempts": (None,)},
         )
         for name in ("expired", "not yet valid", "wrong name", "unknown CA")
     ],

@@ -24,7 +24,7 @@ def restart(rig: Rig) -> None:
 
 def left_to_the_server(rig: Rig) -> None:
     rig.succeed()
-    rig.standin.wait_for("connection_closed")
+    wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"])
     rig.standin.reset_counts()
 
 

@@ -43,7 +43,9 @@ def test_two_thousand_requests_and_sessions_that_die_at_random_ages(
         assert stats["requests"] == {"total": REQUESTS, "ok": REQUESTS, "failed": 0}
         (limit,) = stats["idle_limit"].values()
         assert 0 < limit["learned_s"] <= max(AGES_S) + 0.5
-        killed = sum(stats["closed"].get(reason, 0) for reason in ("peer_closed", "stale", "connection_lost"))
+        killed = sum(
+            stats["closed"].get(reason, 0) for reason in ("peer_closed", "stale", "connection_lost")
+        )
         assert killed > 50, stats["closed"]
         assert took_s < LIMIT_S
     record_property(

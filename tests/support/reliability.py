@@ -36,7 +36,7 @@ so (`possible_double`);
 - no session stayed leased;
 - the next request, with the fault gone, succeeded at its first attempt.
 
-The daemon's clocks are set short for this: `connect_s` 0.4 s, `first_byte_s`, `any_byte_s` and \
+The daemon's clocks are set short for this: `connect_s` 0.8 s, `first_byte_s`, `any_byte_s` and \
 `progress_s` 1 s, `probe_timeout_s` 0.4 s, three attempts.
 
 - **over**: TLS 1.3, or plain TCP.

@@ -87,7 +87,12 @@ def write_new(path: Path) -> None:
             parent.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(render())
+            try:
+                file.write(render())
+                file.flush()
+            except OSError:
+                path.unlink()  # half a file would be in the way of the next try
+                raise
     except FileExistsError:
         message = (
             "exists already and stays as it is: `zbeamd init --upgrade` adds the keys that it "
