@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench-quick clean
+.PHONY: demo test test-faults check bench-quick clean
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "zbeam needs Python 3.11 or newer: make PYTHON=python3.11"'
@@ -16,7 +16,12 @@ demo: $(STAMP)
 	docs/demo.sh $(BIN)
 
 test: $(STAMP)
-	$(BIN)/pytest -q -n 4
+	$(BIN)/pytest -q -n 4 --dist worksteal
+
+# Every cell of the fault matrix; writes its table to docs/reliability.md. What needs root,
+# iptables or faketime is reported as not run where they are missing.
+test-faults: $(STAMP)
+	ZBEAM_WRITE_RELIABILITY=1 $(BIN)/pytest -q -n 2 --dist worksteal tests/faults -m faults
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -136,24 +136,29 @@ def added_latency(daemon: Daemon, standin: Standin, runs: int) -> None:
     )
 
 
-def throughput(daemon: Daemon, requests_made: int, in_flight: int = 16) -> None:
-    """Requests a second with 16 in flight, and the daemon's CPU for each."""
+def in_flight(daemon: Daemon, requests_made: int, at_once: int) -> int:
+    """Make requests, so many at one time; returns how many failed."""
     generate = m.Generate(chat=chat("hello"), stream=False)
+    errors = sent = done = 0
     with Peer(daemon.endpoint) as peer:
-        errors = 0
-        sent = done = 0
-        cpu = cpu_s(daemon.pid)
-        began = time.perf_counter()
         while done < requests_made:
-            while sent - done < in_flight and sent < requests_made:
+            while sent - done < at_once and sent < requests_made:
                 peer.send(generate, str(sent).encode())
                 sent += 1
             message = peer.receive()[1]
             if isinstance(message, m.Result | m.Error):
                 done += 1
                 errors += isinstance(message, m.Error)
-        wall = time.perf_counter() - began
-        cpu = cpu_s(daemon.pid) - cpu
+    return errors
+
+
+def throughput(daemon: Daemon, requests_made: int) -> None:
+    """Requests a second with 16 in flight, and the daemon's CPU for each."""
+    cpu = cpu_s(daemon.pid)
+    began = time.perf_counter()
+    errors = in_flight(daemon, requests_made, 16)
+    wall = time.perf_counter() - began
+    cpu = cpu_s(daemon.pid) - cpu
     per_core = requests_made / cpu
     report(
         "requests a second at 16 in flight",
@@ -161,6 +166,32 @@ def throughput(daemon: Daemon, requests_made: int, in_flight: int = 16) -> None:
         f" = {per_core:,.0f}/s on one core; {requests_made} requests, {errors} errors)",
         "1,000 or more on one core",
         met=requests_made / wall >= 1000 and not errors,
+    )
+
+
+def by_pool_size(standin: Standin, requests_made: int, sizes: tuple[int, ...]) -> None:
+    """CPU for a request with few and with many sessions in the pool, side by side."""
+    found = {}
+    standin.set_scenario(SHORT)
+    for size in sizes:
+        with Daemon(
+            standin, warm=size, daemon='log_level = "warning"', pool="probe_interval_s = 0"
+        ) as daemon:
+            with Peer(daemon.endpoint) as peer:
+                deadline = time.monotonic() + 60
+                while peer.ask(m.Stats())["sessions"]["idle"] < size:
+                    assert time.monotonic() < deadline, "the pool did not fill"
+                    time.sleep(0.2)
+            before = cpu_s(daemon.pid)
+            errors = in_flight(daemon, requests_made, 16)
+            found[size] = (cpu_s(daemon.pid) - before) / requests_made * 1e6
+            assert not errors
+    few, many = (found[size] for size in sizes)
+    report(
+        f"CPU a request, {sizes[0]} and {sizes[1]:,} sessions",
+        f"ratio {many / few:.2f}  ({few:.0f} and {many:.0f} us, {requests_made} requests each)",
+        "no more than noise above 1",
+        met=many / few <= 1.25,
     )
 
 
@@ -232,12 +263,14 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", choices=["process", "latency", "rate", "streams", []])
+    parser.add_argument(
+        "only", nargs="*", choices=["process", "latency", "rate", "pool", "streams", []]
+    )
     parser.add_argument("--streams", type=int, default=2500)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--delay", type=float, default=0.2, help="seconds between tokens")
     chosen = parser.parse_args()
-    wanted = set(chosen.only or ["process", "latency", "rate", "streams"])
+    wanted = set(chosen.only or ["process", "latency", "rate", "pool", "streams"])
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, TLS, one run\n", flush=True)
@@ -250,6 +283,8 @@ def main() -> None:
                     added_latency(daemon, standin, 500)
                 if "rate" in wanted:
                     throughput(daemon, 4000)
+        if "pool" in wanted:
+            by_pool_size(standin, 2000, (16, 2500))
         if "streams" in wanted:
             many_streams(standin, chosen.streams, chosen.tokens, chosen.delay)
 

@@ -25,6 +25,8 @@ from zbeam_daemon.idle_limit import SENTINEL_MAX_S, IdleLimit
 from zbeam_daemon.pooled import Acquired, Closing, PooledSession
 from zbeam_daemon.states import CLOSED, SESSION
 
+PROBE_JITTER = 0.2
+"""Probes come earlier by up to this share, so that sessions are not all probed together."""
 LIFETIME_JITTER = 0.1
 """Lifetimes are shortened by up to this share, so that sessions do not all expire together."""
 
@@ -167,7 +169,7 @@ class Pool:
         for _, session in zip(
             range(self.settings.warm), reversed(self._idle.values()), strict=False
         ):
-            if now - session.idle_since >= interval and session is not sentinel:
+            if now - session.idle_since >= interval * session.jitter and session is not sentinel:
                 self._fire(session, "probe")
                 return session
         return None
@@ -250,6 +252,7 @@ class Pool:
         lifetime = self.settings.max_lifetime_s * (1 - LIFETIME_JITTER * self._random.random())
         session = PooledSession(
             id=f"s{next(self._numbers)}",
+            jitter=1 - PROBE_JITTER * self._random.random(),
             generation=self.generation,
             created_at=now,
             expires_at=now + lifetime,

@@ -16,6 +16,7 @@ class PooledSession:
     generation: int
     created_at: float
     expires_at: float
+    jitter: float = 1.0  # of the time between its probes
     machine: Machine = field(default_factory=lambda: Machine("session", SESSION))
     idle_since: float = 0.0
     leased_at: float = 0.0

@@ -68,8 +68,9 @@ class Service:
         gevent.signal_handler(signal.SIGHUP, self._running.reload, "SIGHUP")
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.setsockopt(zmq.MAX_SOCKETS, 4096)
-        main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
+        # The main socket last: whoever sees it may count on the other one.
         admin = self._bind(context, admin_endpoint(self._place.endpoint), 0o600, admin=True)
+        main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
         self._running.watch()
         self._upstreams.start()
         ticker = gevent.spawn(self._tick)
