@@ -174,9 +174,8 @@ def by_pool_size(standin: Standin, requests_made: int, sizes: tuple[int, ...]) -
     found = {}
     standin.set_scenario(SHORT)
     for size in sizes:
-        with Daemon(
-            standin, warm=size, daemon='log_level = "warning"', pool="probe_interval_s = 0"
-        ) as daemon:
+        quiet, no_probes = 'log_level = "warning"', "probe_interval_s = 0"
+        with Daemon(standin, warm=size, daemon=quiet, pool=no_probes) as daemon:
             with Peer(daemon.endpoint) as peer:
                 deadline = time.monotonic() + 60
                 while peer.ask(m.Stats())["sessions"]["idle"] < size:
@@ -263,14 +262,13 @@ def many_streams(standin: Standin, streams: int, tokens: int, delay_s: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "only", nargs="*", choices=["process", "latency", "rate", "pool", "streams", []]
-    )
+    parts = ["process", "latency", "rate", "pool", "streams"]
+    parser.add_argument("only", nargs="*", choices=[*parts, []])
     parser.add_argument("--streams", type=int, default=2500)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--delay", type=float, default=0.2, help="seconds between tokens")
     chosen = parser.parse_args()
-    wanted = set(chosen.only or ["process", "latency", "rate", "pool", "streams"])
+    wanted = set(chosen.only or parts)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, TLS, one run\n", flush=True)

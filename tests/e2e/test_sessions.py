@@ -68,14 +68,17 @@ def test_the_session_that_was_used_last_is_the_next_one_to_be_used(start: Start)
         peer.generate(request_id=b"%d" % n)
     peer.outcomes(4)
     idle(daemon, 4)
-    latest = min(daemon.ask(m.Info()), key=lambda entry: entry["idle_s"])["id"]
+    info = daemon.ask(m.Info())
+    youngest = min(entry["idle_s"] for entry in info)
+    latest = {entry["id"] for entry in info if entry["idle_s"] <= youngest + 0.002}
     used = []
     for _ in range(5):
         peer.generate()
         outcome = peer.result()
         assert outcome.session is not None
         used.append(outcome.session.id)
-    assert used == [latest] * 5  # the others grow old in peace
+    assert used == [used[0]] * 5  # the others grow old in peace
+    assert used[0] in latest
 
 
 def test_no_persistent_cache_opens_a_session_for_this_request(
