@@ -14,6 +14,10 @@ from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Usage
 from zbeam_shared.record import MAX_DEPTH, JsonMap
 
+CONTAINER = 64
+"""What a list or a map takes beside what is in it, in the measure of ``size_of``."""
+JOIN_AT = 512
+"""Pieces of text that are kept apart: a small one takes ten times its size."""
 MAX_TOKENS = 2**40
 """Beyond any answer; sums of it stay below 64 bits for a long time."""
 TEXTS = ("content", "reasoning_content")
@@ -152,9 +156,9 @@ class Answer:
             if type(value) is not str:
                 _sendable(value)
             if name == "content":
-                self._content.append(value + "")
+                _append(self._content, value + "")
             elif name == "reasoning_content":
-                self._reasoning.append(value + "")
+                _append(self._reasoning, value + "")
             elif name == "tool_calls":
                 self._add_tool_calls(value)
             elif name == "logprobs":
@@ -190,6 +194,12 @@ class Answer:
             self.extra["usage"] = more
 
 
+def _append(pieces: list[str], text: str) -> None:
+    pieces.append(text)
+    if len(pieces) >= JOIN_AT:
+        pieces[:] = ["".join(pieces)]
+
+
 def merge(pending: list[JsonMap], delta: JsonMap) -> None:
     """Append a delta to those that wait to be sent, joining text to text of the same kind."""
     if pending and len(delta) == 1:
@@ -208,9 +218,9 @@ def size_of(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(len(name) + size_of(item) for name, item in value.items())
+        return CONTAINER + sum(len(name) + size_of(item) for name, item in value.items())
     if isinstance(value, list):
-        return 8 + sum(map(size_of, value))
+        return CONTAINER + sum(map(size_of, value))
     return 8
 
 
