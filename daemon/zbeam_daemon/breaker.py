@@ -64,6 +64,10 @@ class Breaker:
             self._probe_since = None
             self.cause = ""
 
+    def undecided(self) -> None:
+        """Note that a request ended without telling anything: if it was the probe, another may."""
+        self._probe_since = None
+
     def failure(self, now: float, cause: str) -> None:
         """Note that the upstream could not be reached or did not work."""
         self.cause = cause

@@ -15,8 +15,8 @@ QUIET_S = 10.0
 """How long nothing may have been refused before the limit is raised."""
 STEP_S = 1.0
 """Seconds from one raise to the next."""
-STEP = 0.05
-"""Share of the limit by which it is raised, at least one request."""
+STEPS = 100
+"""Raises from nothing to what is configured: each adds the same, at least one request."""
 ONE_EVENT_S = 1.0
 """Refusals within this time of a cut belong to it: they were under way already."""
 
@@ -55,7 +55,7 @@ class Ceiling:
     def limit(self, now: float) -> int:
         """Return how many requests may be in use now."""
         while self._limit < self.configured and now - self._raised_at >= STEP_S:
-            self._limit = min(self.configured, self._limit + max(1, int(self._limit * STEP)))
+            self._limit = min(self.configured, self._limit + max(1, self.configured // STEPS))
             self._raised_at = max(self._raised_at + STEP_S, now - 60.0)
         return min(self._limit, self.configured)
 

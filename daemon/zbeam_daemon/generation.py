@@ -75,6 +75,8 @@ class Generation:
         self._attempts: list[Attempt] = []
         self._use: SessionUse | None = None
         self._doubled = False
+        self._may_double = False  # the next try may be billed a second time
+        self._stale = False
         self._trace_id: str | None = None
         self._ended_at: float | None = None
         self._ms: dict[str, float] = {}
@@ -155,10 +157,11 @@ class Generation:
     # ---- attempts ---------------------------------------------------------------------------
 
     def _try_until_done(self) -> ZbeamError | None:
-        error = self._wait_for_leave()
-        if error is not None:
-            return error
+        error: ZbeamError | None = None
         while True:
+            held = self._wait_for_leave()
+            if held is not None:
+                return error or held
             error, failure = self._attempt()
             if error is None or failure is None:
                 return error
@@ -166,7 +169,7 @@ class Generation:
                 failure,
                 self._settings.retry,
                 tries=len(self._attempts),
-                doubled=self._doubled,
+                doubled=self._doubled or self._may_double,
                 left_s=self.deadline - time.monotonic(),
                 rng=_random,
             )
@@ -184,7 +187,10 @@ class Generation:
                 delay_s=delay_s,
                 possible_double=again.possible_double,
             )
-            self._doubled = self._doubled or again.possible_double
+            self._may_double = again.possible_double
+            # After one session of the cache was lost, the others of its age are not to be
+            # trusted either: what works directly must work through us.
+            self._stale = failure.reused and failure.lost
             self._answer = Answer()
             self.machine.fire("retry")
             self.waiting_for = "retry"
@@ -225,12 +231,18 @@ class Generation:
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
-            lease = self.upstream.sessions.lease(self.name, fresh=self._fresh)
+            lease = self.upstream.sessions.lease(
+                self.name, deadline=self.deadline, fresh=self._fresh or self._stale
+            )
             session_id = lease.pooled.id
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
             reader = self._reader = Reader(self._settings.timeouts)
             session = lease.session
+            if self._may_double:
+                self._may_double = False
+                self._doubled = True
+                self.upstream.counters.possible_doubles += 1
             response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
             status = response.status
             self._trace_id = response.headers.get("X-Ds-Trace-Id")
@@ -260,6 +272,8 @@ class Generation:
         finally:
             if lease is not None:
                 lease.broken(reason)
+            if error is None and verdict is not None:
+                self.upstream.breaker.undecided()
             self._attempts.append(
                 Attempt(
                     status=status,
@@ -345,6 +359,7 @@ class Generation:
 
     def _pass_on(self, deltas: list[JsonMap]) -> None:
         if "first_token" not in self._ms:
+            self.upstream.breaker.success()  # it works; the end may be minutes away
             self._ms["first_token"] = round((time.monotonic() - self.started_at) * 1000, 3)
         self.waiting_for = "data"
         self.machine.fire("chunk")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -28,7 +28,7 @@ CONNECTS_AT_ONCE = 32
 """Connections being made at one time. A thousand handshakes side by side all take a thousand
 times as long, and all of them time out."""
 LEAK_AFTER_S = 60.0
-"""How long after the longest possible request a lease counts as leaked."""
+"""How long after its request's deadline a lease counts as leaked."""
 PROBE_LIMIT = 4 * 1024 * 1024
 """Bytes of the answer to a probe."""
 _numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
@@ -58,10 +58,12 @@ class LiveSessions:
     """The connections behind the pool's records.
 
     ``wake`` is set whenever there may be something for the keeper of the warm target to do.
+    ``guard`` raises ``ZbeamError`` when no more connections should be tried for requests.
     """
 
-    def __init__(self, settings: UpstreamSettings, log: Log) -> None:
+    def __init__(self, settings: UpstreamSettings, log: Log, guard: Callable[[], None]) -> None:
         self.settings = settings
+        self.guard = guard
         self.transport = Transport.of(settings)
         self.pool = Pool(settings.pool, numbers=_numbers)
         self.probes: Counter[str] = Counter()
@@ -74,10 +76,11 @@ class LiveSessions:
 
     # ---- for requests -----------------------------------------------------------------------
 
-    def lease(self, request: str, *, fresh: bool = False) -> Lease:
+    def lease(self, request: str, *, deadline: float, fresh: bool = False) -> Lease:
         """Lease a live session, or open one; waits while the pool is full.
 
-        ``request`` is the id under which the log tells of it.
+        ``request`` is the id under which the log tells of it, ``deadline`` (monotonic) when it
+        is to be back at the latest.
         Raises ``ExchangeError`` (phase connecting) when no connection can be made. The caller
         bounds the time.
         """
@@ -89,18 +92,18 @@ class LiveSessions:
             if pooled is None:
                 self._changed.wait()
             elif found.action == "open":
-                return self._open_for(pooled, request)
+                return self._open_for(pooled, request, deadline)
             elif found.action == "claim":
                 self._await_claimed(pooled)
                 if pooled.state == "idle":
-                    self.pool.lease(pooled, time.monotonic())
-                    return self._leased(pooled, request, reused=True)
+                    self.pool.lease(pooled)
+                    return self._leased(pooled, request, deadline, reused=True)
             elif found.action == "check":
                 if self.probe(pooled, request) and pooled.state == "idle":
-                    self.pool.lease(pooled, time.monotonic())
-                    return self._leased(pooled, request, reused=True)
+                    self.pool.lease(pooled)
+                    return self._leased(pooled, request, deadline, reused=True)
             elif self._open[pooled.id].is_alive():
-                return self._leased(pooled, request, reused=True)
+                return self._leased(pooled, request, deadline, reused=True)
             else:
                 self.stale_detected += 1
                 self.carry_out(self.pool.broken(pooled, "stale"), request)
@@ -170,18 +173,18 @@ class LiveSessions:
         now = time.monotonic()
         for closing in self.pool.sweep(now):
             self.carry_out(closing)
-        for closing in self.pool.overdue(now, self.settings.timeouts.total_s + LEAK_AFTER_S):
+        for closing in self.pool.overdue(now, LEAK_AFTER_S):
             self._log.error("session.leak", session=closing.session.id)
             self.carry_out(closing)
 
     # ---- carrying out -----------------------------------------------------------------------
 
-    def _open_for(self, pooled: PooledSession, request: str) -> Lease:
+    def _open_for(self, pooled: PooledSession, request: str, deadline: float) -> Lease:
         self._connect(pooled, request)
         if pooled.state != "idle":
             raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
-        self.pool.lease(pooled, time.monotonic())
-        return self._leased(pooled, request, reused=False)
+        self.pool.lease(pooled)
+        return self._leased(pooled, request, deadline, reused=False)
 
     def _connect(self, pooled: PooledSession, request: str | None = None) -> None:
         """Open the connection of a session in state connecting; it is idle afterwards.
@@ -194,6 +197,8 @@ class LiveSessions:
         event = "cancel"
         try:
             with self._connects, timer:
+                if request is not None:
+                    self.guard()  # it may have waited for long, and the upstream be down by now
                 began = time.monotonic()
                 session = Session.open(self.transport)
         except ExchangeError as error:
@@ -231,7 +236,10 @@ class LiveSessions:
         )
         self._idle_or_closed(pooled, closing)
 
-    def _leased(self, pooled: PooledSession, request: str, *, reused: bool) -> Lease:
+    def _leased(
+        self, pooled: PooledSession, request: str, deadline: float, *, reused: bool
+    ) -> Lease:
+        pooled.due_back_at = deadline
         session = self._open[pooled.id]
         session.unwatch()
         age = time.monotonic() - pooled.created_at

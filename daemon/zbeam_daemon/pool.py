@@ -71,7 +71,7 @@ class Pool:
             if now - session.idle_since > self.settings.check_after_idle_s:
                 self._fire(session, "probe")
                 return Acquired("check", session, tuple(closing))
-            self._lease(session, now)
+            self._lease(session)
             return Acquired("lease", session, tuple(closing))
         if self._claimable and not fresh:
             session = self._claimable.pop(next(iter(self._claimable)))
@@ -85,9 +85,9 @@ class Pool:
             closing.append(self._close(oldest, "evict", "displaced"))
         return Acquired("open", self._create(now, warming=False), tuple(closing))
 
-    def lease(self, session: PooledSession, now: float) -> None:
+    def lease(self, session: PooledSession) -> None:
         """Lease a session that has just become idle (opened for, or claimed by, a request)."""
-        self._lease(session, now)
+        self._lease(session)
 
     def release(self, session: PooledSession, now: float) -> Closing | None:
         """Take back a session whose response ended cleanly."""
@@ -187,13 +187,13 @@ class Pool:
         ]
         return [self._close(session, "expire", reason) for session, reason in expired]
 
-    def overdue(self, now: float, limit_s: float) -> list[Closing]:
-        """Take back what was leased more than ``limit_s`` ago: no request may last so long.
+    def overdue(self, now: float, grace_s: float) -> list[Closing]:
+        """Take back what was due more than ``grace_s`` ago: no request outlives its deadline.
 
         Whoever still holds it finds it closed. That this ever happens is a defect of ours.
         """
         held = [s for s in self.sessions.values() if s.state in ("leased", "draining")]
-        late = [session for session in held if now - session.leased_at > limit_s]
+        late = [session for session in held if now > session.due_back_at + grace_s]
         for session in late:
             session.leaked = True
         return [self._close(session, "broken", "leaked") for session in late]
@@ -267,9 +267,9 @@ class Pool:
         """Tell whether a session was closed over its holder's head."""
         return session.state == CLOSED and (self._down or session.leaked)
 
-    def _lease(self, session: PooledSession, now: float) -> None:
+    def _lease(self, session: PooledSession) -> None:
         self._fire(session, "lease")
-        session.leased_at = now
+        session.due_back_at = float("inf")
         session.requests += 1
 
     def _fire(self, session: PooledSession, event: str) -> None:

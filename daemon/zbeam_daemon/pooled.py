@@ -19,7 +19,7 @@ class PooledSession:
     jitter: float = 1.0  # of the time between its probes
     machine: Machine = field(default_factory=lambda: Machine("session", SESSION))
     idle_since: float = 0.0
-    leased_at: float = 0.0
+    due_back_at: float = 0.0  # the deadline of the request that holds it
     requests: int = 0
     leaked: bool = False
     last_probe_at: float | None = None

@@ -20,7 +20,7 @@ from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.log import Log
 from zbeam_daemon.rate import Rate
-from zbeam_daemon.refusal import explain
+from zbeam_daemon.refusal import breaker_error, explain
 from zbeam_daemon.session import ExchangeError, Session, Transport
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
@@ -41,6 +41,7 @@ class Counters:
 
     hits: int = 0
     misses: int = 0
+    possible_doubles: int = 0
     requests: Counter[str] = field(default_factory=Counter)
 
 
@@ -51,7 +52,7 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.log = log
-        self.sessions = LiveSessions(settings, log)
+        self.sessions = LiveSessions(settings, log, self._guard)
         self.gate = Gate(total=settings.pool.max_sessions, queue=settings.limits.queue)
         self.breaker = Breaker(
             failures=settings.breaker.failures, cooldown_s=settings.breaker.cooldown_s
@@ -122,6 +123,11 @@ class Upstream:
         gate = self.gate
         text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
         return f"{text}; last failure: {self.breaker.cause}" if self.breaker.cause else text
+
+    def _guard(self) -> None:
+        refusal = self.breaker.refusal(time.monotonic())
+        if refusal is not None and self.breaker.state == "open":
+            raise breaker_error(refusal)
 
     # ---- the account's limit ----------------------------------------------------------------
 

@@ -22,6 +22,7 @@ class Tally:
     hits: int = 0
     misses: int = 0
     stale_detected: int = 0
+    possible_doubles: int = 0
     opened: int = 0
     closed: Counter[str] = field(default_factory=Counter)
     probes: Counter[str] = field(default_factory=Counter)
@@ -31,6 +32,7 @@ class Tally:
         """Add what an upstream has counted."""
         self.hits += upstream.counters.hits
         self.misses += upstream.counters.misses
+        self.possible_doubles += upstream.counters.possible_doubles
         self.stale_detected += upstream.sessions.stale_detected
         self.opened += upstream.sessions.pool.opened
         self.closed.update(upstream.sessions.pool.closed)
@@ -64,6 +66,7 @@ def stats(tally: Tally, upstreams: Sequence[Upstream], uptime_s: float) -> dict[
         "closed": dict(tally.closed),
         "probes": {"ok": tally.probes["ok"], "failed": tally.probes["failed"]},
         "stale_detected": tally.stale_detected,
+        "possible_doubles": tally.possible_doubles,
         "idle_limit": {upstream.name: idle_limit(upstream) for upstream in upstreams},
         "uptime_s": round(uptime_s, 3),
         "requests": tally.requests_view(),

@@ -37,7 +37,7 @@ def leased(pool: Pool, now: float = 0.0) -> PooledSession:
     assert found.session is not None
     if found.action == "open":
         assert pool.ready(found.session, now) is None
-        pool.lease(found.session, 0.0)
+        pool.lease(found.session)
     return found.session
 
 
@@ -119,7 +119,7 @@ def test_a_session_under_way_is_claimed_by_one_request_only() -> None:
     assert pool.acquire(0.0) == Acquired("claim", warming)
     assert pool.acquire(0.0).action == "open"
     assert pool.ready(warming, 1.0) is None
-    pool.lease(warming, 0.0)
+    pool.lease(warming)
     assert warming.state == "leased"
 
 
@@ -288,7 +288,7 @@ def test_a_session_opened_for_a_request_serves_it_in_spite_of_a_flush_and_then_g
     assert session is not None
     pool.flush()
     assert pool.ready(session, 1.0) is None
-    pool.lease(session, 0.0)
+    pool.lease(session)
     assert pool.release(session, 2.0) == Closing(session, "flushed")
 
 
@@ -356,7 +356,7 @@ def test_an_illegal_event_raises_and_changes_nothing() -> None:
         lambda: pool.broken(closed, "x"),
         lambda: pool.ready(closed, 1.0),
         lambda: pool.ready(busy, 1.0),
-        lambda: pool.lease(busy, 0.0),
+        lambda: pool.lease(busy),
         lambda: pool.probed(again, 1.0, alive=False),
         lambda: pool.failed(busy, "x"),
     ):
@@ -488,7 +488,7 @@ class PoolMachine(RuleBasedStateMachine):
         if works:
             self.opened += 1
             assert not self.gone(self.pool.ready(session, self.now))
-            self.pool.lease(session, self.now)
+            self.pool.lease(session)
             self.held["leased"].append(session)
         else:
             event = data.draw(st.sampled_from(["fail", "cancel"]))
@@ -508,7 +508,7 @@ class PoolMachine(RuleBasedStateMachine):
         if flushed:
             return
         if role == "claimed" and claimer:
-            self.pool.lease(session, self.now)
+            self.pool.lease(session)
             self.held["leased"].append(session)
         else:  # nobody waited for it, or they were cancelled
             self.stack.append(session)
@@ -625,8 +625,9 @@ TestPoolMachine.settings = settings(max_examples=250, stateful_step_count=50)
 def test_a_lease_that_outlives_every_request_is_taken_back() -> None:
     pool = made()
     held = leased(pool)
-    assert pool.overdue(100.0, 100.0) == []
-    assert pool.overdue(100.1, 100.0) == [Closing(held, "leaked")]
+    held.due_back_at = 40.0
+    assert pool.overdue(100.0, 60.0) == []
+    assert pool.overdue(100.1, 60.0) == [Closing(held, "leaked")]
     assert pool.sessions == {}
     assert pool.release(held, 101.0) is not None, "whoever still holds it is told, not crashed"
 

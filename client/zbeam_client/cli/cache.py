@@ -66,6 +66,7 @@ def _describe_stats(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("closed", f"{sum(closed.values())}  ({output.counts(closed)})"),
         ("probes", f"{probes.get('ok', 0)} ok, {probes.get('failed', 0)} failed"),
         ("stale detected", str(found.get("stale_detected", 0))),
+        ("possible doubles", str(found.get("possible_doubles", 0))),
         (
             "requests",
             f"{requests.get('total', 0)}  "
@@ -79,7 +80,7 @@ def _describe_stats(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     known = {
         *("hits", "misses", "hit_rate", "sessions", "opened", "closed", "probes"),
-        *("stale_detected", "uptime_s", "requests", "idle_limit"),
+        *("stale_detected", "uptime_s", "requests", "idle_limit", "possible_doubles"),
     }
     more = [(name, output.cell(value)) for name, value in found.items() if name not in known]
     return pairs + [(name.replace("_", " "), value) for name, value in more]
