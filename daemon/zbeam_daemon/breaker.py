@@ -64,6 +64,11 @@ class Breaker:
             self._probe_since = None
             self.cause = ""
 
+    def answering(self) -> None:
+        """Note that an answer has begun: as a probe that will do, its end may be minutes away."""
+        if self.state == "half_open":
+            self.success()
+
     def undecided(self) -> None:
         """Note that a request ended without telling anything: if it was the probe, another may."""
         self._probe_since = None

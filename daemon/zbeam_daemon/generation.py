@@ -359,7 +359,7 @@ class Generation:
 
     def _pass_on(self, deltas: list[JsonMap]) -> None:
         if "first_token" not in self._ms:
-            self.upstream.breaker.success()  # it works; the end may be minutes away
+            self.upstream.breaker.answering()
             self._ms["first_token"] = round((time.monotonic() - self.started_at) * 1000, 3)
         self.waiting_for = "data"
         self.machine.fire("chunk")

@@ -76,7 +76,6 @@ CONNECTIONS = [
         prompt="steel " * 200,
         code=BAD,
         attempts=(None,) * 3,
-        double=True,
         started=0,
     ),
     Cell("FIN on accepting, once", CONNECTING, before=arm("fin", "accept"), attempts=(None, 200)),
