@@ -66,7 +66,7 @@ def _describe_stats(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("closed", f"{sum(closed.values())}  ({output.counts(closed)})"),
         ("probes", f"{probes.get('ok', 0)} ok, {probes.get('failed', 0)} failed"),
         ("stale detected", str(found.get("stale_detected", 0))),
-        ("possible doubles", str(found.get("possible_doubles", 0))),
+        ("doubles", str(found.get("possible_doubles", 0))),
         (
             "requests",
             f"{requests.get('total', 0)}  "
