@@ -29,9 +29,6 @@ from zbeam_shared.machine import Machine
 from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings
 from zbeam_shared.record import JsonMap
 
-_TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
-"""What the breaker counts against the upstream."""
-
 _random = random.Random()  # noqa: S311  jitter, not secrecy
 
 
@@ -285,7 +282,7 @@ class Generation:
         if error is not None:
             # Some servers repeat what they refuse.
             error.message = self._settings.api_key.hidden_in(error.message)
-        self._share(error, failure, began)
+        self.upstream.learn(self.call, error, failure, began)
         return error, failure
 
     def _judge(
@@ -304,24 +301,6 @@ class Generation:
         refusal = self.upstream.breaker.admit(now)
         if refusal is not None:
             raise breaker_error(refusal)
-
-    def _share(self, error: ZbeamError | None, failure: retry.Failure | None, began: float) -> None:
-        """Let others know how the upstream is: the breaker, the back-off, the learned limit."""
-        now = time.monotonic()
-        upstream = self.upstream
-        status = None if error is None else error.http_status
-        if status == 429 and error is not None:
-            upstream.refused(self.call.family, self.call.ceiling, error.message)
-        if error is None:
-            upstream.backoff.succeeded()
-        elif status == 429 or error.code in _TROUBLE:
-            asked_s = failure.retry_after_s if failure else None
-            upstream.backoff.failed(now, began=began, retry_after_s=asked_s)
-        refused = status is not None and status < 500
-        if error is None or refused or error.code == "content_filter":
-            upstream.breaker.success()  # a refusal is an answer too
-        elif error.code in _TROUBLE:
-            upstream.breaker.failure(now, error.message)
 
     def _note_lease(self, lease: Lease, began: float) -> None:
         self._ms["connect"] = round((time.monotonic() - began) * 1000, 3)

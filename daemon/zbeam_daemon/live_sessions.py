@@ -226,14 +226,15 @@ class LiveSessions:
         now = time.monotonic()
         self._open[pooled.id] = session
         closing = self.pool.ready(pooled, now)
-        self._log.debug(
-            "session.opened",
-            session=pooled.id,
-            upstream=self.settings.name,
-            connect_ms=(now - began) * 1000,
-            **session.describe(),
-            **_of(request),
-        )
+        if self._log.debugging:  # the address and the TLS version cost calls of their own
+            self._log.debug(
+                "session.opened",
+                session=pooled.id,
+                upstream=self.settings.name,
+                connect_ms=(now - began) * 1000,
+                **session.describe(),
+                **_of(request),
+            )
         self._idle_or_closed(pooled, closing)
 
     def _leased(

@@ -14,6 +14,7 @@ from zbeam_daemon.answer import bad_response, decode_json
 from zbeam_daemon.backoff import Backoff
 from zbeam_daemon.breaker import Breaker
 from zbeam_daemon.ceiling import Ceiling, limit_in
+from zbeam_daemon.chat import Call
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.gate import Gate
 from zbeam_daemon.ledger import Ledger
@@ -21,6 +22,7 @@ from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.log import Log
 from zbeam_daemon.rate import Rate
 from zbeam_daemon.refusal import breaker_error, explain
+from zbeam_daemon.retry import Failure
 from zbeam_daemon.session import ExchangeError, Session, Transport
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
@@ -31,6 +33,8 @@ WARM_AT_ONCE = 8
 WARM_BACKOFF_CAP_S = 30.0
 PROBES_AT_ONCE = 4
 """Idle sessions probed in one sweep, so that probing stays a trickle."""
+_TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
+"""What the breaker counts against the upstream."""
 VIEW_LIMIT = 4 * 1024 * 1024
 VIEW_TIMEOUT_S = 30.0
 
@@ -147,6 +151,25 @@ class Upstream:
         self.log.info(
             "limit.learned", upstream=self.name, family=family, limit=limit, in_use=in_use
         )
+
+    def learn(
+        self, call: Call, error: ZbeamError | None, failure: Failure | None, began: float
+    ) -> None:
+        """Learn from an attempt for all: the breaker, the back-off, the account's limit."""
+        now = time.monotonic()
+        status = None if error is None else error.http_status
+        if status == 429 and error is not None:
+            self.refused(call.family, call.ceiling, error.message)
+        if error is None:
+            self.backoff.succeeded()
+        elif status == 429 or error.code in _TROUBLE:
+            asked_s = failure.retry_after_s if failure else None
+            self.backoff.failed(now, began=began, retry_after_s=asked_s)
+        refused = status is not None and status < 500
+        if error is None or refused or error.code == "content_filter":
+            self.breaker.success()  # a refusal is an answer too
+        elif error.code in _TROUBLE:
+            self.breaker.failure(now, error.message)
 
     def raise_ceilings(self, now: float) -> None:
         """Let the learned limits recover after quiet time."""
