@@ -25,9 +25,9 @@ PACKAGES = {
 
 POLICY = [
     *(f"zbeam_daemon.{name}" for name in (
-        "states", "pool", "pooled", "rate", "gate", "breaker", "retry", "clocks", "prices",
-        "clients", "answer", "framing", "sse", "config.settings", "ceiling", "idle_limit",
-        "backoff", "ledger",
+        "states", "pool", "pooled", "agenda", "idle_stack", "rate", "gate", "breaker", "retry",
+        "clocks", "prices", "clients", "answer", "framing", "sse", "config.settings",
+        "ceiling", "idle_limit", "backoff", "ledger",
     )),
     "zbeam_client.liveness",
     "zbeam_shared",

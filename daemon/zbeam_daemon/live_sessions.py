@@ -85,7 +85,7 @@ class LiveSessions:
         bounds the time.
         """
         while True:
-            found = self.pool.acquire(time.monotonic(), fresh=fresh)
+            found = self.pool.acquire(time.monotonic(), due_back_at=deadline, fresh=fresh)
             for closing in found.closing:
                 self.carry_out(closing)
             pooled = found.session
@@ -96,14 +96,14 @@ class LiveSessions:
             elif found.action == "claim":
                 self._await_claimed(pooled)
                 if pooled.state == "idle":
-                    self.pool.lease(pooled)
-                    return self._leased(pooled, request, deadline, reused=True)
+                    self.pool.lease(pooled, deadline)
+                    return self._leased(pooled, request, reused=True)
             elif found.action == "check":
                 if self.probe(pooled, request) and pooled.state == "idle":
-                    self.pool.lease(pooled)
-                    return self._leased(pooled, request, deadline, reused=True)
+                    self.pool.lease(pooled, deadline)
+                    return self._leased(pooled, request, reused=True)
             elif self._open[pooled.id].is_alive():
-                return self._leased(pooled, request, deadline, reused=True)
+                return self._leased(pooled, request, reused=True)
             else:
                 self.stale_detected += 1
                 self.carry_out(self.pool.broken(pooled, "stale"), request)
@@ -129,28 +129,32 @@ class LiveSessions:
         """Prove that a session in state probing is alive: any complete HTTP response will do."""
         session = self._open[pooled.id]
         session.unwatch()
-        alive = False
+        alive: bool | None = None
         timer = gevent.Timeout(self.pool.settings.probe_timeout_s)
         try:
             with timer:
-                if session.is_alive():
-                    response = session.request("GET", "/models")
-                    response.read_all(PROBE_LIMIT)
-                    alive = response.reusable
+                alive = session.is_alive() and self._answers(session)
         except ExchangeError:
-            pass
+            alive = False
         except gevent.Timeout as expired:
             if expired is not timer:  # the deadline of the request that waits for the probe
                 raise
+            alive = False
         finally:
             # However it ended, a session must not stay in probing.
             if pooled.state == "probing":
                 self._probed(pooled, request, alive=alive)
         return alive
 
-    def _probed(self, pooled: PooledSession, request: str | None, *, alive: bool) -> None:
-        self.probes["ok" if alive else "failed"] += 1
-        self.stale_detected += not alive
+    def _answers(self, session: Session) -> bool:
+        response = session.request("GET", "/models")
+        response.read_all(PROBE_LIMIT)
+        return response.reusable
+
+    def _probed(self, pooled: PooledSession, request: str | None, *, alive: bool | None) -> None:
+        if alive is not None:  # it was not cut off by somebody else's deadline
+            self.probes["ok" if alive else "failed"] += 1
+            self.stale_detected += not alive
         closing = self.pool.probed(pooled, time.monotonic(), alive=alive)
         self._log.debug("session.probe", session=pooled.id, alive=alive, **_of(request))
         self._idle_or_closed(pooled, closing)
@@ -183,8 +187,8 @@ class LiveSessions:
         self._connect(pooled, request)
         if pooled.state != "idle":
             raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
-        self.pool.lease(pooled)
-        return self._leased(pooled, request, deadline, reused=False)
+        self.pool.lease(pooled, deadline)
+        return self._leased(pooled, request, reused=False)
 
     def _connect(self, pooled: PooledSession, request: str | None = None) -> None:
         """Open the connection of a session in state connecting; it is idle afterwards.
@@ -237,10 +241,7 @@ class LiveSessions:
             )
         self._idle_or_closed(pooled, closing)
 
-    def _leased(
-        self, pooled: PooledSession, request: str, deadline: float, *, reused: bool
-    ) -> Lease:
-        pooled.due_back_at = deadline
+    def _leased(self, pooled: PooledSession, request: str, *, reused: bool) -> Lease:
         session = self._open[pooled.id]
         session.unwatch()
         age = time.monotonic() - pooled.created_at

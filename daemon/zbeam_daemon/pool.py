@@ -3,9 +3,9 @@
 The pool decides and keeps the books; the I/O layer (``upstream.py``) carries out what it says:
 open this, close those. Times are monotonic seconds, always passed in as ``now``.
 
-Idle sessions form a stack: the most recently used one is leased first, so that the surplus
-grows old at the bottom and is retired by its idle limit. Every operation but ``sweep`` and
-``flush`` is O(1).
+Idle sessions form a stack (``idle_stack.py``): the most recently used one is leased first, so
+that the surplus grows old at the bottom and is retired by its idle limit. Every operation is O(1)
+or O(log n), but for ``flush`` and ``shutdown``, which touch every session.
 
 A flush or a changed configuration raises the pool's *generation*. Sessions of an older
 generation are never leased again: idle ones close at once, leased ones when they are released,
@@ -18,10 +18,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, takewhile
 
+from zbeam_daemon.agenda import Agenda
 from zbeam_daemon.config.settings import PoolSettings
 from zbeam_daemon.idle_limit import SENTINEL_MAX_S, IdleLimit
+from zbeam_daemon.idle_stack import IdleStack
 from zbeam_daemon.pooled import Acquired, Closing, PooledSession
 from zbeam_daemon.states import CLOSED, SESSION
 
@@ -29,6 +31,16 @@ PROBE_JITTER = 0.2
 """Probes come earlier by up to this share, so that sessions are not all probed together."""
 LIFETIME_JITTER = 0.1
 """Lifetimes are shortened by up to this share, so that sessions do not all expire together."""
+NEVER = float("inf")
+
+
+def _end_of_life(session: PooledSession) -> float | None:
+    return None if session.state == CLOSED else session.expires_at
+
+
+def _due_back(session: PooledSession) -> float | None:
+    held = session.state in ("leased", "draining") and session.due_back_at != NEVER
+    return session.due_back_at if held else None
 
 
 class Pool:
@@ -50,7 +62,10 @@ class Pool:
         self.sessions: dict[str, PooledSession] = {}
         self.opened = 0
         self.closed: Counter[str] = Counter()
-        self._idle: dict[str, PooledSession] = {}  # in order of last use
+        self._idle = IdleStack()
+        self._in_state: Counter[str] = Counter()
+        self._ends = Agenda(_end_of_life)
+        self._due_back = Agenda(_due_back)
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
         self._numbers = count(1) if numbers is None else numbers
         self._down = False
@@ -59,11 +74,14 @@ class Pool:
 
     # ---- a request's way through ------------------------------------------------------------
 
-    def acquire(self, now: float, *, fresh: bool = False) -> Acquired:
-        """Decide what a request gets; ``fresh`` asks for a session opened for it alone."""
+    def acquire(self, now: float, *, due_back_at: float = NEVER, fresh: bool = False) -> Acquired:
+        """Decide what a request gets; ``fresh`` asks for a session opened for it alone.
+
+        ``due_back_at`` is the request's deadline.
+        """
         closing: list[Closing] = []
         while self._idle and not fresh:
-            session = next(reversed(self._idle.values()))
+            session = self._idle.newest()
             reason = self._expiry(session, now)
             if reason is not None:
                 closing.append(self._close(session, "expire", reason))
@@ -71,23 +89,26 @@ class Pool:
             if now - session.idle_since > self.settings.check_after_idle_s:
                 self._fire(session, "probe")
                 return Acquired("check", session, tuple(closing))
-            self._lease(session)
+            self.lease(session, due_back_at)
             return Acquired("lease", session, tuple(closing))
         if self._claimable and not fresh:
             session = self._claimable.pop(next(iter(self._claimable)))
             session.claimed = True
             return Acquired("claim", session, tuple(closing))
         if len(self.sessions) >= self.settings.max_sessions:
-            if not self._idle:
+            oldest = self._idle.oldest()
+            if oldest is None:
                 return Acquired("full", None, tuple(closing))
             # Only a fresh session gets here: it takes the place of the oldest idle one.
-            oldest = next(iter(self._idle.values()))
             closing.append(self._close(oldest, "evict", "displaced"))
         return Acquired("open", self._create(now, warming=False), tuple(closing))
 
-    def lease(self, session: PooledSession) -> None:
-        """Lease a session that has just become idle (opened for, or claimed by, a request)."""
-        self._lease(session)
+    def lease(self, session: PooledSession, due_back_at: float = NEVER) -> None:
+        """Lease an idle session (one that was opened for, or claimed by, a request, say)."""
+        self._fire(session, "lease")
+        session.due_back_at = due_back_at
+        session.requests += 1
+        self._due_back.add(session)
 
     def release(self, session: PooledSession, now: float) -> Closing | None:
         """Take back a session whose response ended cleanly."""
@@ -97,9 +118,7 @@ class Pool:
             return self._close(session, "release", self._retired_for)
         self._fire(session, "release")
         session.idle_since = now
-        if session.generation != self.generation:
-            return self._close(session, "evict", self._retired_for)
-        return None
+        return self._retire_if_old(session, now)
 
     def broken(self, session: PooledSession, reason: str) -> Closing:
         """Give up a session in the middle of something."""
@@ -111,10 +130,7 @@ class Pool:
 
     def missing(self) -> int:
         """Return how many sessions must be opened to have ``warm`` of them at hand."""
-        coming = sum(
-            s.state == "probing" or (s.warming and not s.claimed) for s in self.sessions.values()
-        )
-        have = len(self._idle) + coming
+        have = len(self._idle) + self._in_state["probing"] + len(self._claimable)
         room = self.settings.max_sessions - len(self.sessions)
         return max(0, min(self.settings.warm - have, room))
 
@@ -131,12 +147,9 @@ class Pool:
         self._fire(session, "ready")
         self.opened += 1
         self._claimable.pop(session.id, None)
-        unwanted = session.generation != self.generation and session.warming
-        session.warming = False
+        warmed, session.warming = session.warming, False
         session.idle_since = now
-        if unwanted:
-            return self._close(session, "evict", self._retired_for)
-        return None
+        return self._retire_if_old(session, now) if warmed else None
 
     def failed(self, session: PooledSession, reason: str, *, event: str = "fail") -> Closing:
         """Note that a connecting session could not be opened (or its request was cancelled)."""
@@ -144,72 +157,87 @@ class Pool:
         self._claimable.pop(session.id, None)
         return closing
 
-    def probed(self, session: PooledSession, now: float, *, alive: bool) -> Closing | None:
-        """Note the outcome of a probe; a session that is alive is idle again."""
+    def probed(self, session: PooledSession, now: float, *, alive: bool | None) -> Closing | None:
+        """Note the outcome of a probe; a session that is alive is idle again.
+
+        ``alive`` None: the probe was cut off, by the deadline of the request that waited for it,
+        say. Half an answer is under way then, so that the session cannot be used.
+        """
         if self._taken_away(session):
             return Closing(session, "shutdown")
         if not alive:
-            return self._close(session, "probe_fail", "probe_failed")
+            reason = "probe_cut" if alive is None else "probe_failed"
+            return self._close(session, "probe_fail", reason)
         self._fire(session, "probe_ok")
         session.last_probe_at = session.idle_since = now
-        if session.generation != self.generation:
-            return self._close(session, "evict", self._retired_for)
-        return None
+        return self._retire_if_old(session, now)
 
     def begin_probe(self, now: float) -> PooledSession | None:
         """Begin to probe an idle session whose last traffic was ``probe_interval_s`` ago.
 
-        Only as many as ``warm`` are kept alive that way, the most recently used ones; the
-        surplus of a busy hour ages, and goes by its idle limit.
+        Only as many as ``warm`` are kept alive that way, the most recently used ones, and of
+        those the longest idle first. The surplus of a busy hour ages, and goes by its idle limit.
         """
         interval = self.settings.probe_interval_s
-        sentinel = self._sentinel(now)
         if not interval:
             return None
-        for _, session in zip(
-            range(self.settings.warm), reversed(self._idle.values()), strict=False
-        ):
-            if now - session.idle_since >= interval * session.jitter and session is not sentinel:
-                self._fire(session, "probe")
-                return session
+        sentinel = self._sentinel(now)
+        self._idle.keep(self.settings.warm)
+        for session in self._idle.kept():
+            if session is sentinel:
+                continue
+            if now - session.idle_since < interval * session.jitter:
+                return None
+            self._fire(session, "probe")
+            return session
         return None
+
+    @property
+    def probes_per_minute(self) -> float:
+        """How many probes may be begun: twice what keeping the warm target alive needs."""
+        interval = self.settings.probe_interval_s
+        return 2 * 60.0 * self.settings.warm / interval if interval else 0.0
 
     # ---- the pool as a whole ----------------------------------------------------------------
 
     def sweep(self, now: float) -> list[Closing]:
         """Retire idle sessions that are past their lifetime or idle limit."""
-        sentinel = self._sentinel(now)
-        expired = [
-            (session, reason)
-            for session in self._idle.values()
-            if (reason := self._expiry(session, now))
-            and not (session is sentinel and reason == "idle_limit")
+        closing = [
+            self._close(session, "expire", "max_lifetime")
+            for session in self._ends.due(now)
+            if session.state == "idle"  # the others go when they come back
         ]
-        return [self._close(session, "expire", reason) for session, reason in expired]
+        spared = self._sentinel(now)
+        limit_s = self.idle_limit_s
+        resting = list(takewhile(lambda s: now - s.idle_since >= limit_s, self._idle))
+        closing += [self._close(s, "expire", "idle_limit") for s in resting if s is not spared]
+        return closing
 
     def overdue(self, now: float, grace_s: float) -> list[Closing]:
         """Take back what was due more than ``grace_s`` ago: no request outlives its deadline.
 
         Whoever still holds it finds it closed. That this ever happens is a defect of ours.
         """
-        held = [s for s in self.sessions.values() if s.state in ("leased", "draining")]
-        late = [session for session in held if now > session.due_back_at + grace_s]
+        late = list(self._due_back.due(now - grace_s))
         for session in late:
             session.leaked = True
         return [self._close(session, "broken", "leaked") for session in late]
 
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
-        """Retire every session; returns (those to close now, how many finish first)."""
+        """Retire every session; returns (those to close now, how many finish first).
+
+        First finishes what is leased, and also what is being probed or opened; those that an
+        earlier flush retired are not counted again.
+        """
+        closing = [self._close(s, "evict", reason) for s in list(self._idle)]
+        finishing = [s for s in self.sessions.values() if s.generation == self.generation]
         self.generation += 1
         self._retired_for = reason
         self._claimable.clear()
-        closing = [self._close(s, "evict", reason) for s in list(self._idle.values())]
-        draining = 0
-        for session in self.sessions.values():
+        for session in finishing:
             if session.state == "leased":
                 self._fire(session, "evict")
-                draining += 1
-        return closing, draining
+        return closing, len(finishing)
 
     def shutdown(self) -> list[Closing]:
         """Close every session whatever it is doing.
@@ -235,12 +263,11 @@ class Pool:
 
     def counts(self) -> dict[str, int]:
         """Return the number of sessions in each state."""
-        found = Counter(session.state for session in self.sessions.values())
-        return {state: found.get(state, 0) for state in SESSION if state != CLOSED}
+        return {state: self._in_state[state] for state in SESSION if state != CLOSED}
 
     def idle(self) -> Iterator[PooledSession]:
         """Iterate over the idle sessions, longest idle first."""
-        return iter(list(self._idle.values()))
+        return iter(list(self._idle))
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{n} {state}" for state, n in self.counts().items() if n)
@@ -259,6 +286,8 @@ class Pool:
             warming=warming,
         )
         self.sessions[session.id] = session
+        self._in_state[session.state] += 1
+        self._ends.add(session)
         if warming:
             self._claimable[session.id] = session
         return session
@@ -267,26 +296,33 @@ class Pool:
         """Tell whether a session was closed over its holder's head."""
         return session.state == CLOSED and (self._down or session.leaked)
 
-    def _lease(self, session: PooledSession) -> None:
-        self._fire(session, "lease")
-        session.due_back_at = float("inf")
-        session.requests += 1
-
     def _fire(self, session: PooledSession, event: str) -> None:
+        before = session.state
         session.machine.fire(event)
+        self._in_state[before] -= 1
+        self._in_state[session.state] += 1
+        if before == "idle":
+            self._idle.remove(session)
         if session.state == "idle":
-            self._idle[session.id] = session  # at the end: the most recently used
-        else:
-            self._idle.pop(session.id, None)
+            self._idle.push(session)
 
     def _close(self, session: PooledSession, event: str, reason: str) -> Closing:
         self._fire(session, event)
+        self._in_state[CLOSED] = 0  # counted by reason
         del self.sessions[session.id]
         self.closed[reason] += 1
         return Closing(session, reason)
 
-    def _expiry(self, session: PooledSession, now: float) -> str | None:
+    def _retire_if_old(self, session: PooledSession, now: float) -> Closing | None:
+        """Close a session that has become idle if no request is to get it."""
         if session.generation != self.generation:
+            return self._close(session, "evict", self._retired_for)
+        if now >= session.expires_at:
+            return self._close(session, "expire", "max_lifetime")
+        return None
+
+    def _expiry(self, session: PooledSession, now: float) -> str | None:
+        if session.generation != self.generation:  # opened for a request that did not take it
             return self._retired_for
         if now >= session.expires_at:
             return "max_lifetime"
@@ -298,7 +334,7 @@ class Pool:
         """Return the session that is left to the server to close (``idle_limit.py``)."""
         if not self.settings.learn_idle_limit or not self.idle_limit.wants_sentinel(now):
             return None
-        oldest = next(iter(self._idle.values()), None)
+        oldest = self._idle.oldest()
         if oldest is None or now - oldest.idle_since >= SENTINEL_MAX_S:
             return None
         return oldest

@@ -26,7 +26,8 @@ from zbeam_daemon.log import Log
 class Running:
     """The configuration in force.
 
-    ``take`` is given a new one with what has changed; it takes it as a whole or raises.
+    ``take`` is given a new one with what has changed; it takes it as a whole or raises, and
+    returns for each upstream whose sessions it renewed how many were (closed, left to finish).
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Running:
         config: Config,
         environ: Mapping[str, str],
         log: Log,
-        take: Callable[[Config, Changes], None],
+        take: Callable[[Config, Changes], dict[str, tuple[int, int]]],
     ) -> None:
         self.config = config
         self.loaded_at = _now()
@@ -70,6 +71,7 @@ class Running:
             "applied": [],
             "needs_restart": [],
             "rejected": [],
+            "renewed": {},
         }
         watched = watched_paths(self.config)
         try:
@@ -81,9 +83,13 @@ class Running:
         else:
             changes = diff(self.config, new)
             merged = merge_running(self.config, new)
-            self._take(merged, changes)
+            renewed = self._take(merged, changes)
             self.config = merged
             self.loaded_at = report["at"]
+            report["renewed"] = {
+                name: {"flushed": flushed, "draining": draining}
+                for name, (flushed, draining) in renewed.items()
+            }
             report["applied"] = list(changes.applied)
             report["needs_restart"] = list(changes.needs_restart)
             watched = watched_paths(merged)
@@ -103,6 +109,10 @@ class Running:
                 trigger=report["trigger"],
                 applied=",".join(report["applied"]),
                 needs_restart=",".join(report["needs_restart"]),
+                renewed="; ".join(
+                    f"{name}: {n['flushed']} flushed, {n['draining']} draining"
+                    for name, n in report["renewed"].items()
+                ),
                 problems="; ".join(f"{p['key']}: {p['message']}" for p in report["rejected"]),
             )
             self.last_reload = report

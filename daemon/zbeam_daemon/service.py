@@ -199,11 +199,12 @@ class Service:
         self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
         os._exit(EXIT_TRY_AGAIN)
 
-    def _take(self, config: Config, changes: Changes) -> None:
-        self._upstreams.take(config.upstreams, changes.renew_sessions)
+    def _take(self, config: Config, changes: Changes) -> dict[str, tuple[int, int]]:
+        renewed = self._upstreams.take(config.upstreams, changes.renew_sessions)
         for upstream in self._upstreams.current.values():
             self._broker.admit_waiting(upstream)
         self._log.configure(level=config.daemon.log_level, form=config.daemon.log_format)
+        return renewed
 
     # ---- views and admin calls --------------------------------------------------------------
 

@@ -31,8 +31,10 @@ SWEEP_S = 1.0
 WARM_AT_ONCE = 8
 """Sessions opened in advance at one time: a warm target must not look like an attack."""
 WARM_BACKOFF_CAP_S = 30.0
-PROBES_AT_ONCE = 4
-"""Idle sessions probed in one sweep, so that probing stays a trickle."""
+BUSY_S = 0.05
+"""Pause between two looks while there are more probes to begin than may be under way."""
+PROBES_AT_ONCE = 32
+"""Probes under way at one time, however fast they are due."""
 _TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
 """What the breaker counts against the upstream."""
 VIEW_LIMIT = 4 * 1024 * 1024
@@ -65,6 +67,7 @@ class Upstream:
         self.ceilings: dict[str, Ceiling] = {}
         self.requests_rate = Rate(settings.limits.requests_per_minute)
         self.tokens_rate = Rate(settings.limits.tokens_per_minute)
+        self._probe_rate = Rate(0)
         self.balance: dict[str, Any] | None = None
         self.counters = Counters()
         self.ledger = Ledger()
@@ -97,8 +100,13 @@ class Upstream:
         self.sessions.flush("removed")
         gevent.spawn(wait_and_stop)
 
-    def apply(self, settings: UpstreamSettings, transport: Transport | None) -> None:
-        """Take new settings; with a new ``transport`` all sessions are renewed."""
+    def apply(
+        self, settings: UpstreamSettings, transport: Transport | None
+    ) -> tuple[int, int] | None:
+        """Take new settings; with a new ``transport`` all sessions are renewed.
+
+        Returns then how many were (closed at once, left to finish first).
+        """
         self.settings = self.sessions.settings = settings
         self.sessions.pool.settings = settings.pool
         self.gate.configure(
@@ -115,10 +123,11 @@ class Upstream:
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
         self._warm_after = 0.0  # what kept sessions from being opened may have been mended
-        if transport is not None:
-            self.sessions.transport = transport
-            self.sessions.flush("reconfigured")
         self.sessions.wake.set()
+        if transport is None:
+            return None
+        self.sessions.transport = transport
+        return self.sessions.flush("reconfigured")
 
     def load(self) -> str:
         """Tell how busy it is, for an error to explain itself."""
@@ -217,21 +226,19 @@ class Upstream:
     def _keep(self) -> None:
         """Retire what is old, probe what is kept, open what is missing; for ever."""
         while True:
+            pause_s = SWEEP_S
             try:
-                self._keep_once()
+                pause_s = self._keep_once()
             except Exception as error:  # noqa: BLE001  a defect here must not stop the keeping
                 self.log.error("keeper.crashed", upstream=self.name, cause=repr(error))
-            self.sessions.wake.wait(SWEEP_S)
+            self.sessions.wake.wait(pause_s)
             self.sessions.wake.clear()
 
-    def _keep_once(self) -> None:
+    def _keep_once(self) -> float:
+        """Do what is due; returns after how many seconds to look again."""
         sessions = self.sessions
         sessions.sweep()
-        for _ in range(PROBES_AT_ONCE):
-            due = sessions.pool.begin_probe(time.monotonic())
-            if due is None:
-                break
-            gevent.spawn(sessions.probe, due)
+        pause_s = self._probe_what_is_due()
         while (missing := sessions.pool.missing()) and time.monotonic() >= self._warm_after:
             jobs = [gevent.spawn(sessions.open_one) for _ in range(min(missing, WARM_AT_ONCE))]
             gevent.joinall(jobs)
@@ -239,8 +246,25 @@ class Upstream:
                 self._warm_failures = 0
                 continue
             self._warm_failures += 1
-            pause_s = min(WARM_BACKOFF_CAP_S, 2.0 ** (self._warm_failures - 1))
-            self._warm_after = time.monotonic() + pause_s
+            rest_s = min(WARM_BACKOFF_CAP_S, 2.0 ** (self._warm_failures - 1))
+            self._warm_after = time.monotonic() + rest_s
+        return pause_s
+
+    def _probe_what_is_due(self) -> float:
+        """Begin the probes that are due; returns after how many seconds to look again."""
+        pool = self.sessions.pool
+        self._probe_rate.set(pool.probes_per_minute)
+        while pool.counts()["probing"] < PROBES_AT_ONCE:
+            now = time.monotonic()
+            wait_s = self._probe_rate.wait(now)
+            if wait_s:
+                return min(SWEEP_S, wait_s + BUSY_S)
+            due = pool.begin_probe(now)
+            if due is None:
+                return SWEEP_S
+            self._probe_rate.use(now)
+            gevent.spawn(self.sessions.probe, due)
+        return BUSY_S
 
     def _watch_balance(self) -> None:
         """Ask for the balance now and then, so that its end is seen before the first 402."""

@@ -56,10 +56,13 @@ class Upstreams:
         """Return what was counted since the start, by those too that have gone."""
         return self._gone.plus(self.all())
 
-    def take(self, settings: Mapping[str, UpstreamSettings], renew: Collection[str]) -> None:
+    def take(
+        self, settings: Mapping[str, UpstreamSettings], renew: Collection[str]
+    ) -> dict[str, tuple[int, int]]:
         """Take a new configuration; ``renew`` names those whose sessions no longer fit.
 
-        Everything that can fail comes before the first change.
+        Everything that can fail comes before the first change. Returns for each of ``renew`` how
+        many sessions were (closed at once, left to finish first).
         """
         fresh = {name: Transport.of(settings[name]) for name in renew}
         added = {
@@ -69,12 +72,16 @@ class Upstreams:
             removed = self.current.pop(name)
             self._retiring.append(removed)
             removed.retire(self._retired)
+        renewed = {}
         for name, upstream in self.current.items():
-            upstream.apply(settings[name], fresh.get(name))
+            counts = upstream.apply(settings[name], fresh.get(name))
+            if counts is not None:
+                renewed[name] = counts
         for upstream in added.values():
             upstream.start()
         everything = {**self.current, **added}
         self.current = {name: everything[name] for name in settings}
+        return renewed
 
     def _retired(self, upstream: Upstream) -> None:
         self._retiring.remove(upstream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from zbeam_daemon.config.settings import PoolSettings
-from zbeam_daemon.pool import LIFETIME_JITTER, Pool
+from zbeam_daemon.pool import LIFETIME_JITTER, NEVER, Pool
 from zbeam_daemon.pooled import Acquired, Closing, PooledSession
 from zbeam_shared.machine import IllegalEventError
 
@@ -31,13 +32,13 @@ def made(**changes: float) -> Pool:
     return Pool(replace(SETTINGS, **changes), seed=1)
 
 
-def leased(pool: Pool, now: float = 0.0) -> PooledSession:
+def leased(pool: Pool, now: float = 0.0, due_back_at: float = NEVER) -> PooledSession:
     """Lease a session, opening one if need be."""
-    found = pool.acquire(now)
+    found = pool.acquire(now, due_back_at=due_back_at)
     assert found.session is not None
     if found.action == "open":
         assert pool.ready(found.session, now) is None
-        pool.lease(found.session)
+        pool.lease(found.session, due_back_at)
     return found.session
 
 
@@ -427,6 +428,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.stack = [session for session in self.stack if session is not closing.session]
         return True
 
+    def retired(self, session: PooledSession) -> bool:
+        """Whether it is not to be lent again, however well it works."""
+        return self.born[session.id] != self.flushes or self.now >= session.expires_at
+
     def expired(self, session: PooledSession) -> bool:
         return (
             self.now >= session.expires_at
@@ -503,9 +508,9 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.gone(self.pool.failed(session, "failed"))
             return
         self.opened += 1
-        flushed = self.born[session.id] != self.flushes
-        assert self.gone(self.pool.ready(session, self.now)) is flushed
-        if flushed:
+        retired = self.retired(session)
+        assert self.gone(self.pool.ready(session, self.now)) is retired
+        if retired:
             return
         if role == "claimed" and claimer:
             self.pool.lease(session)
@@ -514,11 +519,11 @@ class PoolMachine(RuleBasedStateMachine):
             self.stack.append(session)
 
     @precondition(lambda self: self.has("probing"))
-    @rule(data=st.data(), alive=st.booleans())
-    def probe_ends(self, data: st.DataObject, alive: bool) -> None:
+    @rule(data=st.data(), alive=st.sampled_from([True, False, None]))
+    def probe_ends(self, data: st.DataObject, alive: bool | None) -> None:
         session = self.take("probing", data)
         gone = self.gone(self.pool.probed(session, self.now, alive=alive))
-        assert gone is (not alive or self.born[session.id] != self.flushes)
+        assert gone is (not alive or self.retired(session))
         if not gone:
             self.stack.append(session)
 
@@ -530,7 +535,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.gone(self.pool.broken(session, "broken"))
             return
         gone = self.gone(self.pool.release(session, self.now))
-        assert gone is (self.born[session.id] != self.flushes)
+        assert gone is self.retired(session)
         if not gone:
             self.stack.append(session)
 
@@ -542,20 +547,25 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        doomed = [session for session in self.stack if self.expired(session)]
+        doomed = {session.id for session in self.stack if self.expired(session)}
         closings = self.pool.sweep(self.now)
-        assert [closing.session for closing in closings] == doomed
+        assert {closing.session.id for closing in closings} == doomed
         for closing in closings:
             self.gone(closing)
 
     @rule()
     def flush(self) -> None:
         before = list(self.stack)
-        leased = sum(session.state == "leased" for session in self.pool.sessions.values())
+        finishing = {
+            s.id
+            for sessions in self.held.values()
+            for s in sessions
+            if self.born[s.id] == self.flushes
+        }
         closing, draining = self.pool.flush()
         self.flushes += 1
         assert [one.session for one in closing] == before
-        assert draining == leased
+        assert draining == len(finishing)
         for one in closing:
             self.gone(one)
         # Those under way are still brought to an end by whoever opens them.
@@ -594,7 +604,10 @@ class PoolMachine(RuleBasedStateMachine):
         open_now = len(pool.sessions) - len(by_state.get("connecting", ()))
         assert pool.opened == open_now + self.closed.total() - failed
         assert sum(pool.counts().values()) == len(pool.sessions)
-        assert 0 <= pool.missing() <= pool.settings.max_sessions - len(pool.sessions)
+        at_hand = len(self.stack) + len(held["probing"]) + len(held["warming"])
+        room = pool.settings.max_sessions - len(pool.sessions)
+        assert pool.missing() == max(0, min(pool.settings.warm - at_hand, room))
+        assert pool.counts() == {state: len(by_state.get(state, ())) for state in pool.counts()}
 
     def teardown(self) -> None:
         if not hasattr(self, "pool"):
@@ -624,11 +637,12 @@ TestPoolMachine.settings = settings(max_examples=250, stateful_step_count=50)
 
 def test_a_lease_that_outlives_every_request_is_taken_back() -> None:
     pool = made()
-    held = leased(pool)
-    held.due_back_at = 40.0
-    assert pool.overdue(100.0, 60.0) == []
-    assert pool.overdue(100.1, 60.0) == [Closing(held, "leaked")]
-    assert pool.sessions == {}
+    held = leased(pool, due_back_at=40.0)
+    back = leased(pool, due_back_at=30.0)
+    pool.release(back, 20.0)
+    assert pool.overdue(99.9, 60.0) == []
+    assert pool.overdue(100.0, 60.0) == [Closing(held, "leaked")]
+    assert list(pool.sessions.values()) == [back]
     assert pool.release(held, 101.0) is not None, "whoever still holds it is told, not crashed"
 
 
@@ -643,3 +657,54 @@ def test_the_longest_idle_session_is_left_to_the_server_while_its_limit_is_unkno
     assert pool.sweep(60.0) == [Closing(second, "idle_limit")], "nor retired"
     assert pool.dead(first, 61.0, "peer_closed") == Closing(first, "peer_closed")
     assert (pool.idle_limit.learned_s, pool.idle_limit_s) == (61.0, 61.0 * 0.8)
+
+
+def test_all_of_the_warm_ones_are_probed_before_any_is_probed_again() -> None:
+    pool = made(warm=150, max_sessions=400, probe_interval_s=10.0, idle_limit_s=1000.0)
+    everyone = idle(pool, 200)
+    surplus, kept = everyone[:50], everyone[50:]
+    probed = []
+    now = 11.0
+    while (session := pool.begin_probe(now)) is not None:
+        probed.append(session)
+        pool.probed(session, now, alive=True)
+    assert probed == kept, "the longest idle first"
+    assert not set(map(id, surplus)) & set(map(id, probed)), "what is more than warm ages"
+    assert pool.probes_per_minute >= 150 * 6, "fast enough to come round in time"
+
+
+def test_a_probe_that_was_cut_off_says_nothing_about_the_server() -> None:
+    pool = made()
+    (session,) = idle(pool, 1)
+    assert pool.acquire(40.0).action == "check"
+    assert pool.probed(session, 41.0, alive=None) == Closing(session, "probe_cut")
+
+
+@pytest.mark.parametrize("sessions", [16, 3000])
+def test_the_books_of_a_large_pool_are_not_looked_through(sessions: int) -> None:
+    """Counted in calls, for seconds would depend on the machine."""
+    pool = made(max_sessions=sessions, warm=sessions - 1, probe_interval_s=30, idle_limit_s=1e6)
+    for session in [leased(pool, due_back_at=1e9) for _ in range(sessions)]:
+        pool.release(session, 0.0)
+    calls = Counter[str]()
+    sys.setprofile(lambda _frame, event, _arg: calls.update([event]))
+    try:
+        for _ in range(10):
+            session = leased(pool, 1.0)
+            assert pool.missing() == 0
+            assert not pool.sweep(1.0) + pool.overdue(1.0, 60.0)
+            assert pool.counts()["idle"] == sessions - 1
+            assert pool.begin_probe(1.0) is None
+            pool.release(session, 1.0)
+    finally:
+        sys.setprofile(None)
+    assert calls.total() < 10 * 200
+
+
+def test_the_agenda_does_not_grow_with_what_has_passed() -> None:
+    pool = made(max_sessions=2, warm=0)
+    for turn in range(5000):
+        pool.release(leased(pool, due_back_at=1e9 + turn), 0.0)
+        pool.broken(leased(pool), "broken")
+    assert len(pool._ends) < 500
+    assert len(pool._due_back) < 500

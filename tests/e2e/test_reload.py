@@ -159,7 +159,9 @@ def test_reload_answers_for_each_key(start: Start) -> None:
     assert daemon.ask(m.Status())  # the start is over
     daemon.config.write_text(text)
     answer = daemon.ask(m.Reload(), admin=True)
-    assert set(answer) == {"at", "trigger", "ok", "applied", "needs_restart", "rejected"}
+    assert set(answer) == {
+        *("at", "trigger", "ok", "applied", "needs_restart", "rejected", "renewed")
+    }
     assert (answer["trigger"], answer["ok"], answer["rejected"]) == ("command", True, [])
     assert answer["needs_restart"] == ["daemon.endpoint"]
     applied = "upstream.deepseek.generation.max_tokens"
@@ -274,11 +276,16 @@ def test_a_new_key_renews_the_sessions_and_what_runs_keeps_the_old_one(
     peer.receive_until(m.Delta)
     wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 1)
     wait_until(lambda: daemon.ask(m.Stats())["closed"] == {"reconfigured": 1})
+    assert last_reload(daemon)["renewed"] == {"deepseek": {"flushed": 1, "draining": 0}}
 
     file.write_text("sk-invalid-0123456789")
     daemon.wait_for("config.reloaded", 2)
     assert daemon.ask(m.Stats())["closed"]["reconfigured"] >= 2
     assert last_reload(daemon)["applied"] == ["upstream.deepseek.api_key"]
+    renewed = last_reload(daemon)["renewed"]["deepseek"]
+    assert sum(renewed.values()) == 2  # the warm one, and the one that answers still
+    told = f"{renewed['flushed']} sessions flushed, {renewed['draining']} draining"
+    assert f"renewed        deepseek: {told}" in daemon.client("status").stdout
     other = daemon.peer()
     other.generate()
     assert other.error().code == "auth_failed"

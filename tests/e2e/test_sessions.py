@@ -217,6 +217,32 @@ def test_flush_lets_the_stream_finish_and_the_warm_target_is_filled_again(
     assert standin.counts()["generations_cut_short"] == 0
 
 
+def test_flush_counts_what_is_being_opened_or_probed_too(start: Start, standin: Standin) -> None:
+    daemon = start(warm=0, pool="check_after_idle_s = 0\nprobe_timeout_s = 20")
+    assert daemon.json("cache", "warm", "2")["idle"] == 2
+    standin.set_scenario('[[rule]]\npath = "/models"\nfirst_byte_delay_s = 1\n')
+    peer = daemon.peer()
+    peer.generate()  # probes one of the two first
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["probing"] == 1)
+    assert daemon.ask(m.Flush(), admin=True) == {"flushed": 1, "draining": 1}
+    assert daemon.ask(m.Flush(), admin=True) == {"flushed": 0, "draining": 0}
+    assert peer.result().finish_reason == "stop"
+    wait_until(lambda: daemon.ask(m.Stats())["closed"] == {"flushed": 2})
+
+
+def test_a_large_warm_target_outlives_the_servers_idle_limit(
+    start: Start, standin: Standin
+) -> None:
+    """Each session is probed in time; nothing is closed by the server and opened again."""
+    standin.set_scenario("[defaults]\nclose_idle_after_s = 8\n")
+    daemon = start(warm=150, pool="max_sessions = 200\nprobe_interval_s = 2\nidle_limit_s = 600")
+    idle(daemon, 150)
+    since = daemon.ask(m.Stats())["probes"]["ok"]
+    wait_until(lambda: daemon.ask(m.Stats())["probes"]["ok"] >= since + 600, timeout=40)
+    stats = daemon.ask(m.Stats())
+    assert (stats["closed"], stats["opened"]) == ({}, 150)
+
+
 def test_flush_without_a_daemon_has_nothing_to_do(start: Start) -> None:
     daemon = start(warm=0)
     assert daemon.stop(keep=True) == 0

@@ -81,6 +81,19 @@ def test_a_session_that_was_dropped_in_silence_fails_its_probe_and_costs_no_gene
     assert stats["stale_detected"] == 1
 
 
+def test_a_probe_that_its_callers_deadline_cut_off_says_nothing_about_the_session(
+    start: Start, dropping: Standin
+) -> None:
+    daemon = start(dropping, warm=0, pool="check_after_idle_s = 0\nprobe_timeout_s = 20")
+    peer = used(daemon)
+    dropping.set_scenario("silent_drop_idle = true")
+    peer.generate(deadline_s=0.3)
+    assert peer.error().code == "deadline_exceeded"
+    stats = daemon.ask(m.Stats())
+    assert stats["closed"] == {"probe_cut": 1}
+    assert (stats["probes"], stats["stale_detected"]) == ({"ok": 0, "failed": 0}, 0)
+
+
 def test_all_sessions_dropped_in_silence_cost_one_probe_time_each_at_most(
     start: Start, dropping: Standin
 ) -> None:

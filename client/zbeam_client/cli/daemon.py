@@ -133,6 +133,10 @@ def _describe_reload(answer: dict[str, Any]) -> list[str]:
     lines = [f"applied        {key}" for key in answer.get("applied", [])]
     lines += [f"needs restart  {key}" for key in answer.get("needs_restart", [])]
     lines += [
+        f"renewed        {name}: {n.get('flushed')} sessions flushed, {n.get('draining')} draining"
+        for name, n in answer.get("renewed", {}).items()
+    ]
+    lines += [
         f"rejected       {problem.get('key')}: {output.one_line(str(problem.get('message')))}"
         for problem in answer.get("rejected", [])
     ]
