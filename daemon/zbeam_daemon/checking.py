@@ -44,7 +44,7 @@ def run(config: str | None, environ: Mapping[str, str], *, as_json: bool, upstre
         click.echo("\n".join(report(checks)))
     else:
         click.echo(f"{loaded.path}: good; upstreams: {', '.join(loaded.upstreams)}")
-    return exit_status(checks) if upstream else 0
+    return exit_status(checks) if upstream or as_json else 0
 
 
 def _checks(config: Config, environ: Mapping[str, str], *, upstream: bool) -> list[Check]:
