@@ -79,7 +79,8 @@ class Surroundings:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
         self.absent = True
         fix = "zbeamd run" if self.given else "zbeamd run, or let zbeam-client generate start one"
-        self._add("daemon", "fail", nobody.message, f"start it: {fix}")
+        what = nobody.message.removeprefix("no daemon: ")
+        self._add("daemon", "fail", f"none: {what}", f"start it: {fix}")
 
     def _others(self, endpoint: str | None) -> list[str]:
         """Return the usual places, other than this one, at which somebody listens."""

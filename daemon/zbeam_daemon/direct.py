@@ -159,7 +159,6 @@ class Direct:
         return findings.certificate(
             self._session.describe()["tls"],
             self._session.certificate_ends,
-            str(self._settings.ca_file),
             time.time(),
         ).replace(ms=round(ms, 3))
 

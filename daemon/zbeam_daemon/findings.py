@@ -63,19 +63,18 @@ def tls_fix(verify_code: int | None, *, host: str, ca_file: str, now: datetime) 
     )
 
 
-def certificate(version: str | None, ends: float | None, ca_file: str, now: float) -> Check:
+def certificate(version: str | None, ends: float | None, now: float) -> Check:
     """Judge a certificate that was verified; ``ends`` and ``now`` are Unix seconds."""
     if ends is None:
-        return Check(name="tls", status="pass", detail=f"{version}, CA file {ca_file}")
+        return Check(name="tls", status="pass", detail=f"{version}")
     day = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%d")
-    left = ends - now
-    detail = f"{version}, certificate good until {day} ({left / 86400:.0f} days)"
-    if left > EXPIRES_SOON_S:
-        return Check(name="tls", status="pass", detail=f"{detail}, CA file {ca_file}")
+    detail = f"{version}, certificate good until {day}"
+    if ends - now > EXPIRES_SOON_S:
+        return Check(name="tls", status="pass", detail=detail)
     return Check(
         name="tls",
         status="warn",
-        detail=detail,
+        detail=f"{detail}: {(ends - now) / 86400:.0f} days are left",
         fix="whoever runs the host must renew it before then; if the date is past, check the clock",
     )
 

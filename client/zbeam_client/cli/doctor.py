@@ -146,7 +146,9 @@ def _without_daemon(around: Surroundings, settings: Settings) -> list[Check]:
 def _with_probes(client: Client, found: list[Check]) -> list[Check]:
     """Add two small generations for each upstream, after its other checks."""
     names = list(dict.fromkeys(check.upstream for check in found if check.upstream))
-    output.warn(f"--probe generates up to {2 * PROBE_TOKENS * max(len(names), 1)} tokens")
+    output.warn(
+        f"--probe: generations, each up to {PROBE_TOKENS} tokens, are billed: {2 * len(names)}"
+    )
     result = [check for check in found if not check.upstream]
     for name in names:
         checks = [check for check in found if check.upstream == name]
