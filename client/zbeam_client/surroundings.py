@@ -136,7 +136,9 @@ class Surroundings:
                 self._add("version", "fail", error.message, error.hint)
                 return
             what, fix = _process(paths.socket_path(endpoint))
-            detail = f"{error.message}{what}"
+            detail = f"it takes connections, but does not answer{what}"
+            if error.code != "daemon_unavailable":
+                detail = error.message
             self._add("daemon", "fail", detail, fix or error.hint or "restart the daemon")
             return
         ms = (time.monotonic() - began) * 1000

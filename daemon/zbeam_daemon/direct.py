@@ -124,6 +124,7 @@ class Direct:
                 what = f"{name} lets us through" if name else f"connected to {host}:{port}"
                 self._add(Check(name=step, status="pass", detail=what, ms=round(ms, 3)))
         if cause:
+            cause = f"{host}:{port}: {cause}" if steps.now == "tcp" else cause
             self._fail(steps.now, cause, self._connect_fix(steps.now, broke), began)
         self.ms = sum(steps.took_ms.values())
 

@@ -351,4 +351,7 @@ def plain_cause(error: BaseException) -> str:
     for cause in reversed(causes):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
-    return f"{type(causes[-1]).__name__}: {causes[-1]}"[:300]
+    last = causes[-1]
+    if type(last) is OSError:  # a proxy's refusal: http.client says it in words, without a number
+        return str(last)[:300]
+    return f"{type(last).__name__}: {last}"[:300]

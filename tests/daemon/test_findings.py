@@ -44,7 +44,7 @@ def test_each_refused_certificate_has_a_fix(code: int | None, words: str) -> Non
         (59, "pass", ""),
         (-59, "pass", ""),
         (61, "warn", "ahead of"),
-        (-7200, "warn", "7,200 s behi"),
+        (-7200, "warn", "behind the API"),
     ],
 )
 def test_the_clock(off: float, status: str, words: str) -> None:

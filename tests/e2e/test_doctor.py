@@ -224,8 +224,11 @@ sys.exit(zbeam_client.cli.main.main())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_socket_of_another_user(start: Start) -> None:
+@pytest.mark.parametrize("mode", [0o700, 0o750], ids=["its user's", "its group's"])
+def test_a_socket_that_is_not_ours(start: Start, mode: int) -> None:
     daemon = start()
+    daemon.folder.chmod(0o711)
+    (daemon.folder / "run").chmod(mode)
     # Imported before the change of user, who may not read where Python is installed.
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY],
@@ -237,8 +240,11 @@ def test_a_socket_of_another_user(start: Start) -> None:
     assert done.returncode == 77, done.stderr
     found = json.loads(done.stdout)
     assert found["cause"] == "socket"
-    assert "not allowed" in found["checks"][0]["detail"]
-    assert found["checks"][1]["status"] == "skip"
+    check, rest = found["checks"]
+    assert "not allowed" in check["detail"]
+    assert f"The folder is {mode:04o} root:root" in check["fix"]
+    assert ("a member of that group" in check["fix"]) is (mode == 0o750)
+    assert rest["status"] == "skip"
 
 
 def test_a_daemon_that_hangs(start: Start) -> None:
