@@ -29,6 +29,7 @@ from support.waiting import wait_until
 from zbeam_shared import __version__
 from zbeam_shared import messages as m
 
+DOCUMENTED = (Path(__file__).parents[2] / "docs/doctor.md").read_text(encoding="utf-8")
 QUICK = "connect_s = 0.4"
 MODELS = json.dumps({"object": "list", "data": [{"id": "deepseek-flash"}]}).encode()
 BALANCE = b'{"is_available": true, "balance_infos": [{"total_balance": "5", "currency": "USD"}]}'
@@ -45,6 +46,7 @@ class Report:
         self.status = done.returncode
         self.cause = self.found["cause"]
         self.checks = {check["name"]: check for check in self.found["checks"]}
+        assert all(f"`{name}`" in DOCUMENTED for name in self.checks), list(self.checks)
         assert self.found["ok"] is (done.returncode == 0)
         for check in self.found["checks"]:
             assert set(check) == {"name", "status", "detail", "fix", "ms", "upstream"}

@@ -80,7 +80,7 @@ def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
     if around.absent:
         return around.checks + _without_daemon(around, settings)
     if around.endpoint is None:
-        return [*around.checks, _skipped("the daemon's", "it cannot be asked")]
+        return [*around.checks, _skipped("diagnosis", "the daemon cannot be asked")]
     with settings.client() as client:
         client.endpoint = around.endpoint
         try:
@@ -88,7 +88,7 @@ def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
             around.add_environment(path, client.config())
             found = [Check.from_map(entry, strict=False) for entry in client.doctor()]
         except FieldError as error:
-            found = [_skipped("the daemon's", f"it answered with what is no check ({error})")]
+            found = [_skipped("diagnosis", f"the daemon answered with what is no check ({error})")]
         except ZbeamError as error:
             found = [_unanswered(error)]
         if probe:
@@ -102,7 +102,7 @@ def _skipped(name: str, why: str) -> Check:
 
 def _unanswered(error: ZbeamError) -> Check:
     if error.code == "bad_request":
-        return _skipped("the daemon's", "a daemon of this version does not know how: restart it")
+        return _skipped("diagnosis", "a daemon of this version does not know how: restart it")
     return Check(name="diagnosis", status="fail", detail=error.message, fix=error.hint)
 
 
@@ -117,7 +117,7 @@ def _without_daemon(around: Surroundings, settings: Settings) -> list[Check]:
     # The daemon that a client would start: of the same interpreter, else whatever PATH has.
     zbeamd = [sys.executable, "-m", "zbeam_daemon"] if sys.executable else [shutil.which("zbeamd")]
     if zbeamd[0] is None:
-        return [_skipped("zbeamd check", "zbeamd is not on PATH")]
+        return [_skipped("diagnosis", "zbeamd is not on PATH")]
     try:
         done = subprocess.run(
             [*map(str, zbeamd), "check", "--json", "--upstream"],
@@ -131,9 +131,9 @@ def _without_daemon(around: Surroundings, settings: Settings) -> list[Check]:
         found: dict[str, Any] = json.loads(done.stdout)
         checks = [Check.from_map(entry, strict=False) for entry in found["checks"]]
     except subprocess.TimeoutExpired:
-        return [_skipped("zbeamd check", "it took too long")]
+        return [_skipped("diagnosis", "zbeamd check took too long")]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        return [_skipped("zbeamd check", f"{type(error).__name__}: {error}")]
+        return [_skipped("diagnosis", f"zbeamd check: {type(error).__name__}: {error}")]
     if around.given and found.get("path") is None:
         # The daemon that was meant may be another user's: that we have no file says little.
         checks = [c.replace(status="warn") if c.status == "fail" else c for c in checks]
