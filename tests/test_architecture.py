@@ -24,14 +24,30 @@ PACKAGES = {
 }
 
 POLICY = [
-    *(f"zbeam_daemon.{name}" for name in (
-        "states", "pool", "pooled", "agenda", "idle_stack", "rate", "gate", "breaker", "retry",
-        "clocks", "prices", "clients", "answer", "framing", "sse", "config.settings",
-        "ceiling", "idle_limit", "backoff", "ledger",
-    )),
+    "zbeam_daemon.agenda",
+    "zbeam_daemon.answer",
+    "zbeam_daemon.backoff",
+    "zbeam_daemon.breaker",
+    "zbeam_daemon.ceiling",
+    "zbeam_daemon.clients",
+    "zbeam_daemon.clocks",
+    "zbeam_daemon.config.settings",
+    "zbeam_daemon.findings",
+    "zbeam_daemon.framing",
+    "zbeam_daemon.gate",
+    "zbeam_daemon.idle_limit",
+    "zbeam_daemon.idle_stack",
+    "zbeam_daemon.ledger",
+    "zbeam_daemon.pool",
+    "zbeam_daemon.pooled",
+    "zbeam_daemon.prices",
+    "zbeam_daemon.rate",
+    "zbeam_daemon.retry",
+    "zbeam_daemon.sse",
+    "zbeam_daemon.states",
     "zbeam_client.liveness",
     "zbeam_shared",
-]  # fmt: skip
+]
 NOT_IN_POLICY = {
     *("zmq", "requests", "urllib3", "gevent", "greenlet", "socket", "ssl", "select", "selectors"),
     *("http", "threading", "subprocess", "asyncio", "time", "signal", "logging", "click"),

@@ -98,6 +98,13 @@ class Client(BaseClient):
         """Return every configuration key with its value and origin; secrets are masked."""
         return run(self._ask(messages.ShowConfig(), list, timeout_s))
 
+    def doctor(self, *, timeout_s: float | None = None) -> list[JsonMap]:
+        """Return what may be wrong, found out by trying every upstream; takes up to 40 s.
+
+        One map for each check, see docs/protocol.md; costs no tokens.
+        """
+        return run(self._ask(messages.Doctor(), list, timeout_s))
+
     # ---- calls that change the daemon: its owner's only ----------------------------------
 
     def flush(self, *, timeout_s: float | None = None) -> JsonMap:

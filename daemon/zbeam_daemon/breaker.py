@@ -38,6 +38,11 @@ class Breaker:
         """Where it stands in the BREAKER table."""
         return self._machine.state
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last that was heard of the upstream is a failure."""
+        return self._in_a_row > 0 or self.state != "closed"
+
     def refusal(self, now: float) -> Refusal | None:
         """Tell why a request would not be let through now; None if it would."""
         since = self._opened_at if self.state == "open" else self._probe_since

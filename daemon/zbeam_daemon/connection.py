@@ -16,6 +16,7 @@ import errno
 import http.client
 import socket
 import ssl
+import time
 from typing import Any
 
 import gevent
@@ -47,6 +48,25 @@ _SOCKET_OPTIONS = [
 
 class ReconnectForbidden(OSError):
     """The connection that a session was made of is gone; it must not be replaced in secret."""
+
+
+class Steps:
+    """How far the making of a connection got, for a diagnosis.
+
+    ``now`` is the step under way: tcp (with the name's resolution), proxy, tls, or done;
+    ``took_ms`` holds the time of each that is over.
+    """
+
+    def __init__(self) -> None:
+        self.now = "tcp"
+        self.took_ms: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def over(self, following: str) -> None:
+        """Note that the step under way has succeeded."""
+        now = time.monotonic()
+        self.took_ms[self.now] = (now - self._began) * 1000
+        self.now, self._began = following, now
 
 
 class SocketReader:
@@ -156,6 +176,8 @@ class Connection(urllib3.connection.HTTPConnection):
     phase = CONNECTING
     reader: SocketReader | None = None
     opened = False
+    steps: Steps | None = None
+    after_tunnel = "done"
 
     def connect(self) -> None:
         """Connect; a second time raises ``ReconnectForbidden``."""
@@ -163,6 +185,19 @@ class Connection(urllib3.connection.HTTPConnection):
             raise ReconnectForbidden("the session's connection is gone")
         super().connect()
         self.opened = True
+        if self.steps is not None and self.steps.now != "done":
+            self.steps.over("done")
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        if self.steps is not None:
+            self.steps.over("proxy" if self.proxy_is_tunneling else self.after_tunnel)
+        return sock
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        if self.steps is not None:
+            self.steps.over(self.after_tunnel)
 
     @property
     def is_connected(self) -> bool:
@@ -185,6 +220,8 @@ class Connection(urllib3.connection.HTTPConnection):
 
 class TLSConnection(Connection, urllib3.connection.HTTPSConnection):
     """The same over TLS."""
+
+    after_tunnel = "tls"
 
 
 class _Pool(urllib3.connectionpool.HTTPConnectionPool):
@@ -234,13 +271,19 @@ class OneConnectionAdapter(requests.adapters.HTTPAdapter):
             return host, {}
         return host, {"ssl_context": self._context, "cert_reqs": ssl.CERT_REQUIRED}
 
-    def open(self, request: requests.PreparedRequest, proxies: dict[str, str]) -> Connection:
+    def open(
+        self,
+        request: requests.PreparedRequest,
+        proxies: dict[str, str],
+        steps: Steps | None = None,
+    ) -> Connection:
         """Connect (TCP, proxy, TLS) and return the connection, ready for its first request.
 
-        Raises what the socket, ssl and urllib3 raise.
+        Raises what the socket, ssl and urllib3 raise; ``steps`` tells how far it got.
         """
         pool: Any = self.get_connection_with_tls_context(request, True, proxies=proxies)
         connection: Connection = pool._get_conn()
+        connection.steps = steps
         try:
             if pool.proxy is not None and pool.scheme == "https":
                 pool._prepare_proxy(connection)  # the CONNECT tunnel, then TLS through it

@@ -110,22 +110,29 @@ def init(config: str | None, upgrade: bool) -> None:
 
 @cli.command()
 @config_option
-def check(config: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--upstream", is_flag=True, help="Try to reach each upstream, too; costs no tokens.")
+def check(config: str | None, as_json: bool, upstream: bool) -> None:
     """Read the configuration and name every problem with its key; exit 78 if there is one.
+
+    A running daemon is neither needed nor asked: see zbeam-client doctor.
 
     \b
     Examples:
       zbeamd check
-      zbeamd check --config ./zbeam.toml
+      zbeamd check --config ./zbeam.toml --upstream
+      zbeamd check --json
     """
-    from zbeam_daemon.config import load as configuration
+    if upstream:
+        # As in run: what tries an upstream bounds its waits by gevent's clock.
+        from gevent import monkey
 
-    environ = dict(os.environ)
-    try:
-        loaded = configuration.load_supported(configuration.find_config(config, environ), environ)
-    except configuration.ConfigInvalid as error:
-        _fail(str(error), EXIT_CONFIG)
-    click.echo(f"{loaded.path}: good; upstreams: {', '.join(loaded.upstreams)}")
+        monkey.patch_all(thread=False, queue=False, select=False)
+
+    from zbeam_daemon import checking
+
+    status = checking.run(config, dict(os.environ), as_json=as_json, upstream=upstream)
+    sys.exit(status)
 
 
 cli.add_command(standin)

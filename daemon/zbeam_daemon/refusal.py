@@ -65,7 +65,7 @@ def explain_break(broke: ExchangeError, status: int | None, base_url: str) -> Zb
             f"no connection to {base_url}: {broke.cause}",
             hint="check ca_file and base_url in the configuration"
             if broke.certificate
-            else "see: zbeam-client status",
+            else "zbeam-client doctor finds the cause",
         )
     return ZbeamError("upstream_unavailable", f"the exchange with the API broke: {broke.cause}")
 

@@ -18,6 +18,8 @@ from zbeam_daemon import systemd, views
 from zbeam_daemon.broker import TICK_S, Broker
 from zbeam_daemon.config.changes import Changes
 from zbeam_daemon.config.load import Config, show
+from zbeam_daemon.diagnosis import Diagnosis
+from zbeam_daemon.local_checks import SPARE_FILES
 from zbeam_daemon.log import Bridge, Log
 from zbeam_daemon.reload import Running
 from zbeam_daemon.router import Router
@@ -33,10 +35,6 @@ LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
 
 
-SPARE_FILES = 512
-"""Open files beside the sessions: clients, sockets, logs."""
-
-
 class Service:
     """One running daemon. ``run`` returns when it has stopped."""
 
@@ -50,6 +48,7 @@ class Service:
         self._upstreams = Upstreams(config.upstreams, self._log)
         self._broker = Broker(self._upstreams, self._log, call=self._answer, pong=self._pong)
         self._running = Running(config, environ, self._log, self._take)
+        self._diagnosis = Diagnosis()
         self._started_at = time.monotonic()
         self._stopping = gevent.event.Event()
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
@@ -229,6 +228,8 @@ class Service:
                 return self._upstreams.get(message.upstream).fetch("/user/balance")
             case m.ShowConfig():
                 return show(self._running.config)
+            case m.Doctor():
+                return self._diagnosis.run(self._running, self._upstreams)
             case m.Flush():
                 counts = [upstream.sessions.flush("flushed") for upstream in upstreams]
                 flushed, draining = (sum(column) for column in zip(*counts, strict=True))

@@ -19,7 +19,7 @@ import requests
 import urllib3
 
 from zbeam_daemon.config.settings import UpstreamSettings
-from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader
+from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader, Steps
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING
 from zbeam_shared import __version__
@@ -35,16 +35,24 @@ class ExchangeError(Exception):
     """An exchange with the upstream broke.
 
     ``phase`` is one of ``retry``'s, ``lost`` tells a connection that the peer closed or reset
-    from one that is silent or talks nonsense; ``certificate`` is true when the peer's could not be
-    verified, which no retry mends. The text names the cause in plain words.
+    from one that is silent or talks nonsense; ``verify_code`` is OpenSSL's reason when the peer's
+    certificate could not be verified, which no retry mends, else None. The text names the cause
+    in plain words.
     """
 
-    def __init__(self, cause: str, *, phase: str, lost: bool, certificate: bool = False) -> None:
+    def __init__(
+        self, cause: str, *, phase: str, lost: bool, verify_code: int | None = None
+    ) -> None:
         super().__init__(cause)
         self.cause = cause
-        self.certificate = certificate
+        self.verify_code = verify_code
         self.phase = phase
         self.lost = lost
+
+    @property
+    def certificate(self) -> bool:
+        """Whether the peer's certificate was refused."""
+        return self.verify_code is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +104,22 @@ class Session:
         self._watch: Any = None
 
     @classmethod
-    def open(cls, transport: Transport) -> Session:
-        """Connect: DNS, TCP, the proxy's tunnel, TLS. Raises ``ExchangeError``."""
+    def open(cls, transport: Transport, steps: Steps | None = None) -> Session:
+        """Connect: DNS, TCP, the proxy's tunnel, TLS. Raises ``ExchangeError``.
+
+        ``steps`` tells a diagnosis how far it got.
+        """
         session = cls(transport)
         try:
             session._connection = session._adapter.open(
-                session._prepared("GET", "/models"), transport.proxies
+                session._prepared("GET", "/models"), transport.proxies, steps
             )
         except _FOREIGN as error:
-            bad = any(isinstance(c, ssl.SSLCertVerificationError) for c in _causes(error))
+            codes = (
+                c.verify_code for c in _causes(error) if isinstance(c, ssl.SSLCertVerificationError)
+            )
             raise ExchangeError(
-                plain_cause(error), phase=CONNECTING, lost=False, certificate=bad
+                plain_cause(error), phase=CONNECTING, lost=False, verify_code=next(codes, None)
             ) from None
         return session
 
@@ -126,6 +139,13 @@ class Session:
             return {"local_address": None, "tls": None}
         version = sock.version() if hasattr(sock, "version") else None
         return {"local_address": f"{address[0]}:{address[1]}", "tls": version}
+
+    @property
+    def certificate_ends(self) -> float | None:
+        """When the peer's certificate expires, in Unix seconds; None without TLS."""
+        sock = self.sock
+        found = sock.getpeercert() if hasattr(sock, "getpeercert") else None
+        return ssl.cert_time_to_seconds(found["notAfter"]) if found else None
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection is still open, as far as this host knows.
@@ -331,4 +351,7 @@ def plain_cause(error: BaseException) -> str:
     for cause in reversed(causes):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
-    return f"{type(causes[-1]).__name__}: {causes[-1]}"[:300]
+    last = causes[-1]
+    if type(last) is OSError:  # a proxy's refusal: http.client says it in words, without a number
+        return str(last)[:300]
+    return f"{type(last).__name__}: {last}"[:300]

@@ -134,6 +134,10 @@ class ShowConfig(Record):
     """View: every configuration key with its value and origin; secrets masked."""
 
 
+class Doctor(Record):
+    """View: what may be wrong, found out by trying; reaches every upstream."""
+
+
 class Flush(Record):
     """Admin: retire every session; leased ones finish first."""
 
@@ -233,6 +237,7 @@ CLIENT_TYPES: dict[bytes, type[Record]] = {
     b"models": Models,
     b"balance": Balance,
     b"config": ShowConfig,
+    b"doctor": Doctor,
     b"flush": Flush,
     b"warm": Warm,
     b"reload": Reload,

@@ -38,6 +38,7 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
     assert not {name.split(".")[0] for name in extra} & HEAVY
     for later in (
         *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
+        *("cli.doctor", "surroundings"),
         *("aio", "autostart", "compat", "files", "recovery"),
     ):
         assert f"zbeam_client.{later}" not in ours

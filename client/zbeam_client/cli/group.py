@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": "cache",
     "ping": "daemon",
     "status": "daemon",
+    "doctor": "doctor",
     "reload": "daemon",
     "drain": "daemon",
     "models": "daemon",

@@ -18,7 +18,7 @@ DEEPSEEK_HOST = "api.deepseek.com"
 DEEPSEEK_MAX_TOKENS = 393_216
 """Largest max_tokens that the API takes (deepseek-api.md, "Chat request")."""
 _SERVED = "deepseek-flash, deepseek-v4-pro"
-_RETIRED = frozenset({"deepseek-chat", "deepseek-reasoner"})
+RETIRED = frozenset({"deepseek-chat", "deepseek-reasoner"})
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 MAX_CA_FILE = 8 * 1024 * 1024
 """Largest CA file that is read, in bytes."""
@@ -33,7 +33,7 @@ def check_model(base_url: str, model: str) -> str | None:
 
     Only names that DeepSeek itself retired are refused: any other name is for the API to judge.
     """
-    if model in _RETIRED and is_deepseek(base_url):
+    if model in RETIRED and is_deepseek(base_url):
         return f"{model} was retired by DeepSeek: use one of {_SERVED}"
     return None
 

@@ -1,0 +1,165 @@
+"""What may be wrong, found out by trying: the daemon's part of ``zbeam-client doctor``.
+
+Each upstream is tried twice: directly, on a connection of its own, and through the pool as a
+request would be. When the first works and the second does not, the fault is ours.
+"""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+
+from zbeam_daemon import findings, local_checks
+from zbeam_daemon.config.load import Config
+from zbeam_daemon.config.settings import UpstreamSettings
+from zbeam_daemon.direct import ANSWER_S, BODY_LIMIT, Direct
+from zbeam_daemon.live_sessions import Lease
+from zbeam_daemon.reload import Running
+from zbeam_daemon.session import ExchangeError, Transport
+from zbeam_daemon.upstream import Upstream
+from zbeam_daemon.upstreams import Upstreams
+from zbeam_shared.checks import Check, cause_of
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.record import JsonMap
+
+AT_ONCE = 2
+"""Diagnoses under way at one time: each opens connections of its own."""
+TOTAL_S = 40.0
+"""Bound of one diagnosis; the bounds of its steps add up to a little less."""
+
+
+class Diagnosis:
+    """Answers the doctor view."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+
+    def run(self, running: Running, upstreams: Upstreams) -> list[JsonMap]:
+        """Make every check; raises ``ZbeamError`` busy while others are at it.
+
+        Blocks the calling greenlet for ``TOTAL_S`` at the most, and nobody else.
+        """
+        if self._under_way >= AT_ONCE:
+            raise ZbeamError(
+                "busy", f"{AT_ONCE} diagnoses are under way", hint="try again in a moment"
+            )
+        self._under_way += 1
+        try:
+            config = running.config
+            checks = [
+                local_checks.configuration(config, running.last_reload),
+                local_checks.file_limit(config),
+            ]
+            jobs = {
+                name: gevent.spawn(_upstream, config, upstream)
+                for name, upstream in upstreams.current.items()
+            }
+            try:
+                gevent.joinall(list(jobs.values()), timeout=TOTAL_S)
+                for name, job in jobs.items():
+                    checks += job.value or [_unfinished(name, job.exception)]
+            finally:
+                gevent.killall(list(jobs.values()))
+        finally:
+            self._under_way -= 1
+        return [check.plain() for check in checks]
+
+
+def direct(config: Config) -> list[Check]:
+    """Try every upstream directly, without a daemon."""
+    jobs = [gevent.spawn(_alone, settings) for settings in config.upstreams.values()]
+    gevent.joinall(jobs, timeout=TOTAL_S)
+    return [
+        check
+        for name, job in zip(config.upstreams, jobs, strict=True)
+        for check in job.value or [_unfinished(name, job.exception)]
+    ]
+
+
+def _alone(settings: UpstreamSettings) -> list[Check]:
+    return _of(settings.name, Direct(settings, Transport.of(settings)).run())
+
+
+def _upstream(config: Config, upstream: Upstream) -> list[Check]:
+    walk = Direct(upstream.settings, upstream.sessions.transport)
+    found = [local_checks.key(config, upstream.name), *walk.run()]
+    cause = cause_of(found)
+    works = cause is None or cause.status != "fail" or cause.name in ("model", "balance")
+    now = time.monotonic()
+    ceilings = upstream.ceilings.items()
+    refusal = upstream.breaker.refusal(now)
+    pool = upstream.sessions.pool
+    found += [
+        findings.limits({f: (c.limit(now), c.configured, c.refusals) for f, c in ceilings}),
+        findings.errors(
+            upstream.breaker.state,
+            upstream.breaker.cause if upstream.breaker.failing else "",
+            None if refusal is None else refusal.retry_in_s,
+            upstream.backoff.hold(now),
+        ),
+        through_pool(upstream, walk.ms)
+        if works
+        else findings.skipped(["pool"], "the direct call failed")[0],
+        findings.idle(pool.idle_limit_s, pool.idle_limit.learned_s, pool.idle_limit.sightings),
+    ]
+    return _of(upstream.name, found)
+
+
+def through_pool(upstream: Upstream, direct_ms: float | None) -> Check:
+    """Ask for the models on a session of the pool, as a request would get one."""
+    if upstream.breaker.state == "open":
+        return findings.skipped(["pool"], "the breaker is open")[0]
+    if upstream.gate.in_use >= upstream.gate.total:
+        return findings.skipped(["pool"], "every session is in use")[0]
+    began = time.monotonic()
+    lease: Lease | None = None
+    timer = gevent.Timeout(ANSWER_S)
+    try:
+        with timer:
+            lease = upstream.sessions.lease("doctor", deadline=began + ANSWER_S)
+            reused = lease.reused
+            response = lease.session.request("GET", "/models")
+            response.read_all(BODY_LIMIT)
+        if response.reusable:
+            lease.release()
+            lease = None
+    except (ExchangeError, ZbeamError, gevent.Timeout) as error:
+        if isinstance(error, gevent.Timeout) and error is not timer:
+            raise
+        cause = f"no answer within {ANSWER_S:g} s"
+        if not isinstance(error, gevent.Timeout):
+            cause = error.cause if isinstance(error, ExchangeError) else error.message
+        return Check(
+            name="pool",
+            status="fail",
+            detail=f"the direct call works, the call through the pool does not: {cause}",
+            fix="zbeam-client cache flush; if it happens again, report it with the daemon's log",
+            ms=round((time.monotonic() - began) * 1000, 3),
+        )
+    finally:
+        if lease is not None:
+            lease.broken("diagnosis")
+    session = "an open session" if reused else "a session opened for it"
+    beside = "" if direct_ms is None else f"; directly {direct_ms:.1f} ms with connecting"
+    return Check(
+        name="pool",
+        status="pass",
+        detail=f"GET /models on {session}{beside}",
+        ms=round((time.monotonic() - began) * 1000, 3),
+    )
+
+
+def _of(name: str, checks: list[Check]) -> list[Check]:
+    return [check.replace(upstream=name) for check in checks]
+
+
+def _unfinished(name: str, defect: BaseException | None) -> Check:
+    late = f"the checks were not done within {TOTAL_S:g} s"
+    return Check(
+        name="diagnosis",
+        status="fail",
+        detail=late if defect is None else f"a defect in zbeamd: {type(defect).__name__}",
+        fix="its log has the details; please report it",
+        upstream=name,
+    )

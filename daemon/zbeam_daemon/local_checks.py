@@ -1,0 +1,130 @@
+"""The checks of a diagnosis that need no network: configuration, keys, files, limits.
+
+A running daemon makes them for the configuration that it runs on, ``zbeamd check`` for the one
+that a daemon would start with.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zbeam_daemon import findings
+from zbeam_daemon.config.load import Config, ConfigInvalid
+from zbeam_daemon.config.validate import Problem
+from zbeam_shared.checks import Check
+from zbeam_shared.errors import ZbeamError
+from zbeam_shared.paths import check_private_dir, socket_path
+
+SPARE_FILES = 512
+"""Open files beside the sessions: clients, sockets, logs."""
+_KEY_SOURCES = ("api_key_env", "api_key_file", "env_file")
+
+
+def configuration(config: Config, last_reload: Mapping[str, Any] | None = None) -> Check:
+    """Judge a configuration that loads, and what became of its last change."""
+    path = config.path
+    if last_reload is not None and not last_reload["ok"]:
+        problems = [Problem(p["key"], p["message"]) for p in last_reload["rejected"]]
+        return Check(
+            name="configuration",
+            status="fail",
+            detail=f"the change of {path} at {last_reload['at']} was refused, the former "
+            f"configuration is in use: {_few(problems)}",
+            fix=f"correct what is named (zbeamd check --config {path} shows all of it); the "
+            "daemon takes it by itself",
+        )
+    if others_can_write(path):
+        return Check(
+            name="configuration",
+            status="warn",
+            detail=f"others can change {path}: they could send the key elsewhere",
+            fix=f"chmod go-w {path}",
+        )
+    waiting = last_reload["needs_restart"] if last_reload is not None else []
+    if waiting:
+        return Check(
+            name="configuration",
+            status="warn",
+            detail=f"changed, and not in force before the next start: {', '.join(waiting)}",
+            fix="restart the daemon: zbeam-client drain, then start it again",
+        )
+    return Check(name="configuration", status="pass", detail=f"{path} is good")
+
+
+def refused(error: ConfigInvalid) -> list[Check]:
+    """Turn a configuration that does not load into checks: what is wrong with keys stands apart."""
+    keys = [p for p in error.problems if p.key.rpartition(".")[2] in _KEY_SOURCES]
+    others = [p for p in error.problems if p not in keys]
+    name = str(error.path) if error.path is not None else "no file"
+    checks: list[Check] = []
+    if others:
+        detail = f"{name}: {_few(others)}" if error.path is not None else _few(others)
+        fix = "zbeamd check shows every problem" if error.path is not None else "run: zbeamd init"
+        checks.append(Check(name="configuration", status="fail", detail=detail, fix=fix))
+    else:
+        checks.append(Check(name="configuration", status="pass", detail=f"{name}: all but the key"))
+    checks += [
+        Check(
+            name="key",
+            status="fail",
+            detail=str(problem),
+            fix="then: zbeamd check",
+            upstream=problem.key.split(".")[1],
+        )
+        for problem in keys
+    ]
+    return checks
+
+
+def key(config: Config, upstream: str) -> Check:
+    """Tell where an upstream's key is from; one that is missing does not get this far."""
+    origin = config.origins["upstream", upstream, "api_key"]
+    return Check(name="key", status="pass", detail=f"found, from {origin}", upstream=upstream)
+
+
+def file_limit(config: Config) -> Check:
+    """Compare the open files that are allowed with what the sessions need."""
+    # The daemon raises its own limit as far as it may.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sessions = sum(upstream.pool.max_sessions for upstream in config.upstreams.values())
+    allowed = None if hard == resource.RLIM_INFINITY else hard
+    return findings.file_limit(allowed, sessions, sessions + SPARE_FILES)
+
+
+def socket_folder(endpoint: str) -> Check:
+    """Tell whether a daemon could make its sockets at an endpoint."""
+    try:
+        folder = Path(socket_path(endpoint)).parent
+        if not os.path.lexists(folder):
+            folder.parent.stat()  # a daemon makes the folder, not what is above it
+            return Check(name="socket folder", status="pass", detail=f"{folder} can be made")
+        check_private_dir(str(folder), os.getuid())
+    except ZbeamError as error:
+        return Check(name="socket folder", status="fail", detail=error.message, fix=error.hint)
+    except OSError as error:
+        return Check(
+            name="socket folder",
+            status="fail",
+            detail=f"{folder} cannot be used: {error.strerror}",
+            fix="make the folder above it, or choose another place with --endpoint",
+        )
+    return Check(name="socket folder", status="pass", detail=f"{folder} is private")
+
+
+def others_can_write(path: Path) -> bool:
+    """Tell whether somebody else than its owner (or root) can change a file's content."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _few(problems: Sequence[Problem]) -> str:
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return "; ".join(str(problem) for problem in problems[:3]) + more
