@@ -30,6 +30,7 @@ POLICY = [
         "backoff", "ledger",
     )),
     "zbeam_client.liveness",
+    *(f"zbeam_client.content.{name}" for name in ("names", "paths", "template", "values")),
     "zbeam_shared",
 ]  # fmt: skip
 NOT_IN_POLICY = {

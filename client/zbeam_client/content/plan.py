@@ -24,7 +24,7 @@ from zbeam_client.content.paths import (
 )
 from zbeam_client.content.problems import Problems, listed
 from zbeam_client.content.project import Project
-from zbeam_client.content.template import Placeholder, look_up, placeholders, prefix_of
+from zbeam_client.content.template import Placeholder, look_up, placeholders, prefix_of, shown
 from zbeam_client.content.values import NAMES, values_of
 
 
@@ -176,12 +176,20 @@ def _check_values(
     for placeholder in placeholders(component.template):
         if placeholder.name in component.depends_on:
             continue
-        without = []
+        without: list[str] = []
+        unfit: dict[str, str] = {}
         for material in materials:
             try:
-                look_up(placeholder, values[material.slug], {})
+                if placeholder.spec:
+                    shown(placeholder, values[material.slug], {})
+                else:
+                    look_up(placeholder, values[material.slug], {})
             except KeyError:
                 without.append(material.name)
+            except ValueError as error:
+                unfit.setdefault(str(error), material.name)
+        for why, name in unfit.items():
+            problems.add(file_of(component.name), f"{why} (for {name})", key="template")
         if without:
             problems.add(
                 file_of(component.name),

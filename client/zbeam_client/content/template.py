@@ -23,7 +23,8 @@ _FIELD = re.compile(
     r"(?P<name>[^\W\d][\w-]*)(?P<keys>(?:\[[^\[\]]+\])*)(?:!(?P<how>s))?(?::(?P<spec>.*))?"
 )
 _SPEC = re.compile(r"(?:.?[<>=^])?[-+ ]?#?0?\d{0,3}[,_]?(?:\.\d{1,3})?[a-zA-Z%]?")
-_DEEPEST = 16
+_DEEPEST = 64
+"""As deep as data files may be nested."""
 _MOST_FAULTS = 20
 
 
@@ -145,7 +146,7 @@ def _fill(
             pieces.append(part)
             continue
         try:
-            pieces.append(_formatted(look_up(part, values, parsed), part))
+            pieces.append(shown(part, values, parsed))
         except KeyError as error:
             pieces.append(missing(part, error.args[0]))
     return "".join(pieces)
@@ -186,7 +187,12 @@ def _has(value: Any) -> str:
     return f"is a list of {len(value)}" if isinstance(value, list) else "has no parts"
 
 
-def _formatted(value: Any, placeholder: Placeholder) -> str:
+def shown(placeholder: Placeholder, values: Mapping[str, Any], parsed: Mapping[str, Any]) -> str:
+    """Return what a prompt has in a placeholder's place.
+
+    Raises ``KeyError`` as ``look_up`` does, and ``ValueError`` if its format does not fit.
+    """
+    value = look_up(placeholder, values, parsed)
     if not placeholder.spec:
         return text_of(value)
     try:

@@ -113,6 +113,13 @@ def test_a_placeholder_without_a_value_names_the_materials(site: Site) -> None:
     assert site.problems("text", materials=("Alumina",)) == []
 
 
+def test_a_format_that_does_not_fit_is_found_before_the_first_request(site: Site) -> None:
+    site.component("text", "{author_id:03d} {subject:03d}")
+    (problem,) = site.problems("text", materials=("Alumina",))
+    assert "placeholder {subject}: Unknown format code 'd'" in problem
+    assert problem.endswith("(for Alumina)")
+
+
 def test_the_time_is_in_the_prompt_and_not_in_the_hash(site: Site) -> None:
     site.component("text", "{subject} {timestamp}")
     first = site.plan("text").tasks[0]
