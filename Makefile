@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-faults check bench-quick clean
+.PHONY: demo test test-faults check bench-quick bench-plan clean
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "zbeam needs Python 3.11 or newer: make PYTHON=python3.11"'
@@ -30,6 +30,10 @@ check: $(STAMP)
 
 bench-quick: $(STAMP)
 	$(BIN)/python bench/quick.py
+
+# Loading and planning a content run of 5,000 materials and 7 components.
+bench-plan: $(STAMP)
+	$(BIN)/python bench/content_plan.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -46,6 +46,7 @@ POLICY = [
     "zbeam_daemon.sse",
     "zbeam_daemon.states",
     "zbeam_client.liveness",
+    *(f"zbeam_client.content.{name}" for name in ("names", "paths", "template", "values")),
     "zbeam_shared",
 ]
 NOT_IN_POLICY = {
