@@ -51,6 +51,7 @@ DEADLINE_S = 6.0
 GRACE_S = 0.7
 """How late the news of a passed deadline may be on a busy machine."""
 TIMEOUTS = "connect_s = 0.8\nfirst_byte_s = 1\nany_byte_s = 1\nprogress_s = 1\ntotal_s = 30"
+PROVING = "check_after_idle_s = 0\nidle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4"
 RETRY = "[upstream.deepseek.retry]\nattempts = 3\nbase_s = 0.01\ncap_s = 0.02\n"
 PATIENT = "[upstream.deepseek.breaker]\nfailures = 10000\n"
 SLOW = "[defaults]\ntokens = 20\ntoken_delay_s = 0.02\n"
