@@ -43,6 +43,7 @@ POLICY = [
     "zbeam_daemon.prices",
     "zbeam_daemon.rate",
     "zbeam_daemon.retry",
+    "zbeam_daemon.silence",
     "zbeam_daemon.sse",
     "zbeam_daemon.states",
     "zbeam_client.liveness",

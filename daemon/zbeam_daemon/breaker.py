@@ -22,12 +22,17 @@ class Refusal:
 
 
 class Breaker:
-    """The breaker of one upstream; ``cause`` is the last failure's text."""
+    """The breaker of one upstream.
+
+    ``cause`` is the last failure's text, ``answers`` counts the responses that began, whatever
+    they said.
+    """
 
     def __init__(self, *, failures: int, cooldown_s: float) -> None:
         self.failures = failures
         self.cooldown_s = cooldown_s
         self.cause = ""
+        self.answers = 0
         self._machine = Machine("breaker", BREAKER)
         self._in_a_row = 0
         self._opened_at = 0.0
@@ -74,9 +79,13 @@ class Breaker:
         if self.state == "half_open":
             self.success()
 
-    def undecided(self) -> None:
-        """Note that a request ended without telling anything: if it was the probe, another may."""
-        self._probe_since = None
+    def undecided(self, admitted: float) -> None:
+        """Note that a request ended without telling anything: if it was the probe, another may.
+
+        ``admitted`` is when it was let through: only the probe of that time is over.
+        """
+        if self._probe_since == admitted:
+            self._probe_since = None
 
     def failure(self, now: float, cause: str) -> None:
         """Note that the upstream could not be reached or did not work."""

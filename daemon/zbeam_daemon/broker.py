@@ -18,6 +18,7 @@ from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.generation import Cancelled, Generation
 from zbeam_daemon.ledger import usage_fields
+from zbeam_daemon.live_sessions import LEAK_AFTER_S
 from zbeam_daemon.log import Log
 from zbeam_daemon.outbox import COLLECT_FROM_REQUESTS, Collector, Outbox, error_message
 from zbeam_daemon.refusal import breaker_error
@@ -34,6 +35,9 @@ MAX_CALLS = 256
 """Views and admin calls under way at one time."""
 TICK_S = m.HEARTBEAT_S / 4
 SILENCE_S = m.HEARTBEAT_S - TICK_S
+OVERDUE_S = LEAK_AFTER_S + 10.0
+"""How long after its deadline a request is ended by force; that its session was taken from it
+before (the leak watch) has ended it already, unless it waits for something else."""
 
 
 class Broker:
@@ -301,6 +305,15 @@ class Broker:
             if request.greenlet is None and now >= generation.deadline:
                 generation.machine.fire("fail")
                 self._finish(request, generation.deadline_error())
+            elif now >= generation.deadline + OVERDUE_S and request.cancelled is None:
+                # It should have ended by itself, so this is a defect of ours. Its slot of the
+                # account must come back all the same.
+                self._log.error(
+                    "request.overdue",
+                    request=request.shown_id,
+                    waiting_for=generation.waiting_for,
+                )
+                self._cancel(request, generation.deadline_error())
             elif now - request.outbox.last_sent >= SILENCE_S and not request.outbox.parked:
                 request.outbox.send(self._progress(request))
 

@@ -24,12 +24,14 @@ class BodyDecoder:
     """Decodes one body: chunked, of a known length, or up to the end of the connection.
 
     ``done`` is true once the body has ended cleanly; ``excess`` then tells whether bytes that
-    belong to no response followed it.
+    belong to no response followed it. ``broken`` is set when the framing turned bad after a part
+    of the body in what was fed last: that part is returned, and the next call raises.
     """
 
     def __init__(self, *, chunked: bool, length: int | None) -> None:
         self.done = not chunked and length == 0
         self.excess = False
+        self.broken: FramingError | None = None
         self._chunked = chunked
         self._until_eof = not chunked and length is None
         self._left = length or 0  # bytes of data still to come in this chunk or body
@@ -39,6 +41,8 @@ class BodyDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Take what was read and return what it holds of the body; raises ``FramingError``."""
+        if self.broken is not None:
+            raise self.broken
         if self.done:
             self.excess = self.excess or bool(data)
             return b""
@@ -64,6 +68,15 @@ class BodyDecoder:
             data = self._held + data
             self._held = b""
         body: list[bytes] = []
+        try:
+            self._scan(data, body)
+        except FramingError as error:
+            if not body:
+                raise
+            self.broken = error  # what came before it may be the whole answer
+        return b"".join(body)
+
+    def _scan(self, data: bytes, body: list[bytes]) -> None:
         at, end = 0, len(data)
         while at < end:
             if self._state == "data":
@@ -86,7 +99,6 @@ class BodyDecoder:
             if self.done:
                 self.excess = at < end
                 break
-        return b"".join(body)
 
     def _line(self, line: bytes) -> None:
         if self._state == "end of data":

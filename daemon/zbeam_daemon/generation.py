@@ -17,11 +17,13 @@ import gevent
 from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
 from zbeam_daemon.chat import Call
+from zbeam_daemon.leave import wait_for_leave
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.prices import cost
 from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
 from zbeam_daemon.session import ExchangeError, Response
+from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
 from zbeam_daemon.upstream import Upstream
 from zbeam_shared.errors import ZbeamError
@@ -156,7 +158,7 @@ class Generation:
     def _try_until_done(self) -> ZbeamError | None:
         error: ZbeamError | None = None
         while True:
-            held = self._wait_for_leave()
+            held = wait_for_leave(self.upstream, deadline=self.deadline, wait=self._wait_in_queue)
             if held is not None:
                 return error or held
             error, failure = self._attempt()
@@ -184,10 +186,11 @@ class Generation:
                 delay_s=delay_s,
                 possible_double=again.possible_double,
             )
-            self._may_double = again.possible_double
+            # These two stay: an attempt in between that got nowhere makes nothing undone.
+            self._may_double |= again.possible_double
             # After one session of the cache was lost, the others of its age are not to be
             # trusted either: what works directly must work through us.
-            self._stale = failure.reused and failure.lost
+            self._stale |= failure.reused and failure.lost
             self._answer = Answer()
             self.machine.fire("retry")
             self.waiting_for = "retry"
@@ -195,25 +198,12 @@ class Generation:
                 self._wait_again(delay_s)
             self.machine.fire("admit")
 
-    def _wait_for_leave(self) -> ZbeamError | None:
-        """Wait until the rates and the upstream's Retry-After allow to start."""
-        now = time.monotonic()
-        asked_s = self.upstream.backoff.hold(now)
-        wait_s = max(asked_s, self.upstream.start_in(now))
-        if wait_s >= self.deadline - now:
-            by_api = asked_s == wait_s
-            why = "the API has asked everybody to wait" if by_api else "limits.*_per_minute"
-            return ZbeamError(
-                "rate_limited",
-                f"this request could start in {wait_s:.0f} s, after its deadline ({why})",
-                hint="try again then, or allow more time",
-            )
-        if wait_s:
-            self.machine.fire("retry")
-            self.waiting_for = "rate"
-            self._wait_again(wait_s)
-            self.machine.fire("admit")
-        return None
+    def _wait_in_queue(self, wait_s: float) -> None:
+        """Let time pass before the start, and others have the slot."""
+        self.machine.fire("retry")
+        self.waiting_for = "rate"
+        self._wait_again(wait_s)
+        self.machine.fire("admit")
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
         """Make one attempt; returns (error, how it failed), both None on success."""
@@ -221,6 +211,7 @@ class Generation:
         status: int | None = None
         lease: Lease | None = None
         session_id: str | None = None
+        silence: Silence | None = None
         reason = "cancelled"
         verdict: str | None = "cancelled"  # unless something else becomes of it
         error: ZbeamError | None = None
@@ -228,12 +219,16 @@ class Generation:
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
+            silence = Silence.before_session(began, self._heard(), self._settings.timeouts)
             lease = self.upstream.sessions.lease(
                 self.name, deadline=self.deadline, fresh=self._fresh or self._stale
             )
             session_id = lease.pooled.id
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
+            silence = Silence.before_answer(
+                time.monotonic(), self._heard(), self._settings.timeouts
+            )
             reader = self._reader = Reader(self._settings.timeouts)
             session = lease.session
             if self._may_double:
@@ -241,6 +236,7 @@ class Generation:
                 self._doubled = True
                 self.upstream.counters.possible_doubles += 1
             response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
+            self.upstream.breaker.answers += 1
             status = response.status
             self._trace_id = response.headers.get("X-Ds-Trace-Id")
             if status == 200:
@@ -265,12 +261,13 @@ class Generation:
             error = known
         except gevent.Timeout:
             reason, verdict = "deadline", "deadline_exceeded"
+            self._learn_from(silence, began)
             raise
         finally:
             if lease is not None:
                 lease.broken(reason)
             if error is None and verdict is not None:
-                self.upstream.breaker.undecided()
+                self.upstream.breaker.undecided(began)
             self._attempts.append(
                 Attempt(
                     status=status,
@@ -301,6 +298,17 @@ class Generation:
         refusal = self.upstream.breaker.admit(now)
         if refusal is not None:
             raise breaker_error(refusal)
+
+    def _heard(self) -> int:
+        """Return how many signs all callers have had of what this request is waiting for."""
+        answers = self.upstream.breaker.answers
+        return answers + self.upstream.sessions.pool.opened * (self.waiting_for == "session")
+
+    def _learn_from(self, silence: Silence | None, began: float) -> None:
+        """Let a deadline that passed in silence count against the upstream, for all."""
+        cause = silence.failure(time.monotonic(), self._heard()) if silence else None
+        if cause is not None:
+            self.upstream.learn(self.call, ZbeamError("upstream_unavailable", cause), None, began)
 
     def _note_lease(self, lease: Lease, began: float) -> None:
         self._ms["connect"] = round((time.monotonic() - began) * 1000, 3)

@@ -3,9 +3,14 @@
 The bucket holds a tenth of a minute's worth, so that a pause does not allow a minute's burst.
 It may go below zero: what was used is known afterwards (tokens), or is promised to a request
 that waits for its time (requests); whoever comes next waits until it is full enough again.
+
+A request that gives up while it waits gives its time back, and the next to ask gets that time: a
+batch that was interrupted must not hold up the one after it by all that it was promised.
 """
 
 from __future__ import annotations
+
+from heapq import heappop, heappush
 
 BURST_SHARE = 0.1
 
@@ -17,11 +22,14 @@ class Rate:
         self._per_s = 0.0
         self._level = 0.0
         self._at: float | None = None
+        self._returned: list[float] = []  # promised times that nobody will use, as a heap
         self.set(per_minute)
 
     def set(self, per_minute: float) -> None:
         """Change the limit; what is owed stays owed."""
         was_unlimited = not self._per_s
+        if not per_minute:
+            self._returned.clear()
         self._per_s = per_minute / 60.0
         self._level = self._most if was_unlimited else min(self._level, self._most)
 
@@ -37,8 +45,20 @@ class Rate:
         if not self._per_s:
             return 0.0
         self._refill(now)
+        while self._returned and self._returned[0] < now:
+            heappop(self._returned)
+            # With times promised after this one it is lost, or two would start in one of those.
+            if self._level >= 0.0:
+                self._level = min(self._most, self._level + 1.0)
+        if self._returned:
+            return heappop(self._returned) - now
         self._level -= amount
         return max(0.0, -self._level / self._per_s)
+
+    def give_back(self, start: float) -> None:
+        """Take back a promise: ``start`` is when a single use was allowed, and was not made."""
+        if self._per_s:
+            heappush(self._returned, start)
 
     @property
     def _most(self) -> float:

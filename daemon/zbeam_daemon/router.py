@@ -69,8 +69,10 @@ class Router:
         self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * MAX_BODY)
         # A client that was killed or stopped is noticed by libzmq itself, even when it is only
         # waiting; one that is alive and reads slowly is not, which is as it should be.
+        # At worst: one interval to the ping, the time-out, and one more to the next message to that
+        # client, which is what fails. 9 s together; 10 s are promised.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(3 * HEARTBEAT_S * 1000))
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(2.5 * HEARTBEAT_S * 1000))
         self._parked: dict[bytes, _Waiting] = {}
         self._readable = gevent.event.Event()
         self._watcher: Any = None

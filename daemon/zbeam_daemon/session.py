@@ -266,6 +266,8 @@ class Response:
         the connection ends before the body does.
         """
         try:
+            if self._decoder.broken is not None:  # nothing more is worth waiting for
+                raise self._decoder.broken
             data = self._reader.read_batch(BATCH_BYTES) if batch else self._reader.read()
             if data:
                 body = self._decoder.feed(data)

@@ -188,10 +188,6 @@ class Upstream:
             if limit >= ceiling.configured:
                 del self.ceilings[family]  # nothing is left of it
 
-    def start_in(self, now: float) -> float:
-        """Count a request that is about to start; returns how long it has to wait, in seconds."""
-        return max(self.requests_rate.use(now), self.tokens_rate.wait(now))
-
     def used(self, model: str, outcome: Outcome) -> None:
         """Enter what a request used, however it ended."""
         self.ledger.add(model, outcome)

@@ -71,6 +71,15 @@ def test_a_try_that_never_reports_does_not_keep_it_shut_for_ever() -> None:
     assert breaker.admit(120.0) is not None
 
 
+def test_the_end_of_another_request_does_not_let_a_second_one_try() -> None:
+    breaker = opened(now=100.0)
+    assert breaker.admit(110.0) is None  # it tries
+    breaker.undecided(99.0)  # one from before the opening was cancelled
+    assert breaker.admit(111.0) is not None
+    breaker.undecided(110.0)  # now the one that tries
+    assert breaker.admit(111.0) is None
+
+
 def test_one_failure_after_it_closed_does_not_open_it_again() -> None:
     breaker = opened(now=100.0)
     breaker.admit(110.0)

@@ -126,14 +126,14 @@ def test_garbage_raises_a_framing_error_or_nothing(text: bytes | str, cuts: list
     outcomes = []
     for decoder, pieces in ((whole, [data]), (split, pieces_of(data, cuts))):
         body = b""
+        broken = False
         try:
             for piece in pieces:
                 body += decoder.feed(piece)
         except FramingError:
-            outcomes.append(None)
-        else:
-            outcomes.append((body, decoder.done, decoder.excess))
-    # How the bytes were cut decides nothing.
+            broken = True
+        outcomes.append((body, broken or decoder.broken is not None, decoder.done, decoder.excess))
+    # How the bytes were cut decides nothing, not even how much of a broken body is kept.
     assert outcomes[0] == outcomes[1]
 
 
@@ -151,8 +151,12 @@ def test_what_is_not_a_chunk_size_is_refused(line: bytes) -> None:
 
 
 def test_a_chunk_that_is_longer_than_its_size_is_refused() -> None:
+    decoder = chunked()
+    assert decoder.feed(b"4\r\nhello\r\n") == b"hell"  # what came before it is kept
+    assert decoder.broken is not None
     with pytest.raises(FramingError, match="longer than its size"):
-        chunked().feed(b"4\r\nhello\r\n")
+        decoder.feed(b"more")
+    assert decoder.eof() is False
 
 
 @pytest.mark.parametrize("begin", [b"5;", b"0\r\nX: "], ids=["size", "trailer"])

@@ -61,3 +61,40 @@ def test_never_more_start_within_a_minute_than_allowed(per_minute: int, gaps: li
     allowed = per_minute + max(1.0, per_minute * BURST_SHARE) + 1
     for n, start in enumerate(starts):
         assert sum(1 for other in starts[n:] if other < start + 60) <= allowed
+
+
+def test_a_batch_that_was_interrupted_does_not_hold_up_the_next_one() -> None:
+    rate = Rate(60)
+    starts = [rate.use(0.0) for _ in range(500)]
+    for start in starts[6:]:
+        rate.give_back(start)
+    assert [rate.use(0.5) for _ in range(3)] == [0.5, 1.5, 2.5]
+
+
+def test_what_was_not_used_at_once_is_not_lost() -> None:
+    rate = Rate(60)
+    for n in range(100):  # refused for another reason, each of them
+        rate.give_back(0.001 * n + rate.use(0.001 * n))
+    assert [rate.use(0.1) for _ in range(5)] == [0.0] * 5
+
+
+@given(
+    per_minute=st.integers(1, 1200),
+    steps=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 30), st.floats(0, 1)), max_size=60),
+)
+def test_times_that_are_given_back_never_make_it_more_than_allowed(
+    per_minute: int, steps: list[tuple[float, int, float]]
+) -> None:
+    rate = Rate(per_minute)
+    now = 0.0
+    starts: list[float] = []
+    for gap, asks, where in steps:
+        now += gap
+        starts += [now + rate.use(now) for _ in range(asks)]
+        waiting = [n for n, start in enumerate(starts) if start > now]
+        if waiting:
+            rate.give_back(starts.pop(waiting[int(where * (len(waiting) - 1))]))
+    starts.sort()
+    allowed = per_minute + max(1.0, per_minute * BURST_SHARE) + 1
+    for n, start in enumerate(starts):
+        assert sum(1 for other in starts[n:] if other < start + 60) <= allowed

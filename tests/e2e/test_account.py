@@ -72,6 +72,26 @@ def test_requests_a_minute_are_kept(start: Start, standin: Standin) -> None:
     assert time.monotonic() - began >= 1.4
 
 
+def test_requests_that_never_started_use_up_none_of_the_rate(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[defaults]\ntokens = 1\n")
+    daemon = start(warm=0, limits="requests_per_minute = 120")
+    served(daemon.peer(), 12)  # what may come at once
+    peer = daemon.peer()
+    for n in range(100):  # these will not wait for their turn
+        peer.generate(request_id=b"%d" % n, deadline_s=0.2)
+    assert all(isinstance(answer, m.Error) for answer in peer.outcomes(100).values())
+    for n in range(100):  # and these are called off while they do
+        peer.generate(request_id=b"%d" % n)
+        peer.receive_until(m.Accepted)
+    for n in range(100):
+        peer.send(m.Cancel(), b"%d" % n)
+    peer.outcomes(100)
+    peer.generate(deadline_s=5.0)
+    assert peer.result().finish_reason == "stop"
+
+
 def test_tokens_that_were_used_are_owed_by_the_next_request(start: Start, standin: Standin) -> None:
     standin.set_scenario("[defaults]\ntokens = 40\n")
     daemon = start(warm=0, limits="tokens_per_minute = 60")

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from support import reliability
-from support.matrix import Rig
+from support.matrix import PROVING, Rig
 from support.standin import Standin
 
-PROVING = "check_after_idle_s = 0\nidle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4"
 rows: dict[str, dict[str, str]] = {}  # of this run, by test
 notes: list[str] = []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.matrix import SLOW, Cell, Rig, Step, parametrize
+from support.matrix import PROVING, SLOW, Cell, Rig, Step, parametrize
 from support.standin import Standin
 from support.waiting import wait_until
 
@@ -36,7 +36,16 @@ class ClockRig(Rig):
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    file = tmp_path_factory.mktemp("clock") / "faketime"
+    yield from rig_at(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture(scope="module")
+def clock_proving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    yield from rig_at(tmp_path_factory.mktemp("clock"), pool=PROVING)
+
+
+def rig_at(folder: Path, **options: str) -> Iterator[Rig]:
+    file = folder / "faketime"
     file.write_text("+0\n")
     environ = {
         "LD_PRELOAD": str(next((p for p in LIBRARIES if "MT" in p.name), LIBRARIES[0])),
@@ -46,7 +55,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     with Standin(tls=True) as standin:
-        rig = ClockRig.build(standin, environ=environ)
+        rig = ClockRig.build(standin, environ=environ, **options)
         rig.file = file
         with rig:
             _prove(rig)
@@ -117,6 +126,77 @@ CELLS = [
     ],
     *[
         Cell(
+            name,
+            "TLS",
+            "[[rule]]\nnth = 1\nrefuse_handshake_stall_s = 0.3",
+            during=jump(s),
+            moment="connected",
+            attempts=(None, 200),
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            f"{name} in a stall",
+            "TLS",
+            "[[rule]]\nrefuse_handshake_stall_s = 60",
+            during=jump(s),
+            moment="connected",
+            code="upstream_unavailable",
+            attempts=(None,) * 3,
+            started=0,
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            name,
+            "in a probe",
+            "[[rule]]\npath = '/models'\nfirst_byte_delay_s = 0.2",
+            during=jump(s),
+            moment="sent",
+            used=True,
+            reused=True,
+            rig="clock_proving",
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            f"{name} in a stall",
+            "in a probe",
+            "[[rule]]\npath = '/models'\nfirst_byte_delay_s = 60",
+            during=jump(s),
+            moment="sent",
+            used=True,
+            reused=False,
+            rig="clock_proving",
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            name,
+            "first event",
+            "[defaults]\nwait_s = 0.5\nkeep_alive_interval_s = 0.1",
+            during=jump(s),
+            moment="sent",
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            name,
+            "before [DONE]",
+            "[defaults]\ntokens = 1\ncomments_forever = true\nkeep_alive_interval_s = 0.1",
+            during=jump(s),
+            code="stalled",
+            content=True,
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
             f"{name} before a retry",
             "headers",
             "[[rule]]\nnth = 1\nstatus = 503\nretry_after = 1",
@@ -142,6 +222,6 @@ CELLS = [
 
 
 @HERE
-@parametrize(*[replace(cell, rig="clock") for cell in CELLS])
+@parametrize(*[replace(cell, rig=cell.rig or "clock") for cell in CELLS])
 def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.matrix import Cell, Rig, Step, arm, noticed, parametrize, strike
+from support.matrix import Cell, Rig, Step, arm, noticed, parametrize, strike, trickle
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -102,10 +102,17 @@ PROBES = [
     probe("HTTP/1.0, ended by closing", "http10 = true"),
     probe("Connection: close", "close_after = true"),
     probe("one byte at a time", "chunk_bytes = 1", alive=True, over="TCP"),
-    probe("401", "status = 401", alive=True),
-    probe("404", "status = 404", alive=True),
-    probe("429", "status = 429", alive=True),
-    probe("500", "status = 500", alive=True),
+    probe("one byte at a time", before=trickle("down"), alive=True),
+    probe("half a head, then silence", before=arm("freeze", after=100), over="TCP"),
+    probe("half a head, then garbage", before=arm("garbage_fin", after=100), over="TCP"),
+    probe("garbage in the body", before=arm("garbage_fin", mark=b"\r\n\r\n"), over="TCP"),
+    probe("invalid UTF-8", "invalid_utf8 = true", alive=True),
+    *[
+        probe(str(status), f"status = {status}", alive=True)
+        for status in (400, 401, 402, 404, 422, 429, 500)
+    ],
+    probe("429, Retry-After 60 s", "status = 429\nretry_after = 60", alive=True),
+    probe("error that ends in RST", "status = 500\ncut_after_bytes = 300\ncut = 'rst'", over="TCP"),
     probe("502 with an HTML page", "status = 502", alive=True),
     probe("503", "status = 503", alive=True, fast=True),
     probe("200 with an empty body", "empty_body = true", alive=True),

@@ -1,6 +1,6 @@
-"""The API's name: it is unknown, it leads to a dead address, it changes.
+"""The API's name: it is unknown, it leads to a dead address, it changes, nobody answers for it.
 
-The daemon runs in a mount namespace of its own with its own /etc/hosts.
+The daemon runs in a mount namespace of its own with its own /etc/hosts and /etc/resolv.conf.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ import pytest
 import trustme
 
 from support.matrix import Cell, Rig, Step, noticed, parametrize
+from support.nameserver import Nameserver
 from support.relay import Relay
 from support.standin import Standin
 
 NAME = "api.test"
 LIVE, DEAD = "127.0.0.1", "127.0.0.2"
+RESOLVER = "127.0.0.77"
 FOR_GOOD = {"code": "upstream_unavailable", "attempts": (None,) * 3, "started": 0}
-SCRIPT = 'mount --bind "$0" /etc/hosts && exec "$@"'
+SCRIPT = """\
+mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"
+"""
+RESOLV_CONF = f"nameserver {RESOLVER}\noptions timeout:1 attempts:1\n"
+"""One second, not the usual ten: the resolver's threads must be free again for the next cell."""
 
 
 def missing() -> str:
@@ -31,11 +37,17 @@ def missing() -> str:
     if shutil.which("unshare") is None:
         return "no unshare on this machine"
     tried = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", SCRIPT, "/etc/hosts", "true"],
+        ["unshare", "--mount", "sh", "-c", SCRIPT, "/etc/hosts", "/etc/resolv.conf", "true"],
         capture_output=True,
         timeout=10,
     )
-    return "" if tried.returncode == 0 else "no mount namespace"
+    if tried.returncode != 0:
+        return "no mount namespace"
+    try:
+        with Nameserver(RESOLVER):
+            return ""
+    except OSError as error:
+        return f"no nameserver of our own: {error.strerror}"
 
 
 MISSING = missing()
@@ -46,8 +58,10 @@ class NamedRig(Rig):
     """A rig whose relay is reached by name."""
 
     hosts: Path
+    nameserver: Nameserver
 
     def heal(self) -> None:
+        self.nameserver.mode = "works"
         self.name(LIVE)
         super().heal()
 
@@ -60,7 +74,9 @@ class NamedRig(Rig):
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     hosts = tmp_path_factory.mktemp("names") / "hosts"
     hosts.write_text(f"{LIVE} {NAME}\n")
-    launcher = ("unshare", "--mount", "sh", "-c", SCRIPT, str(hosts))
+    resolv_conf = hosts.with_name("resolv.conf")
+    resolv_conf.write_text(RESOLV_CONF)
+    launcher = ("unshare", "--mount", "sh", "-c", SCRIPT, str(hosts), str(resolv_conf))
     authority = trustme.CA()
     certificate = authority.issue_cert(NAME, LIVE)
     files = [hosts.with_name(name) for name in ("cert.pem", "key.pem", "ca.pem")]
@@ -73,7 +89,7 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         url = f"https://{NAME}:{relay.port}"
         rig = NamedRig.build(standin, relay=relay, base_url=url, launcher=launcher)
         rig.hosts = hosts
-        with rig:
+        with Nameserver(RESOLVER) as rig.nameserver, rig:
             yield rig
 
 
@@ -85,6 +101,19 @@ def leads_to(*addresses: str) -> Step:
     return step
 
 
+def nameserver(mode: str, *, session_ends: bool = False) -> Step:
+    """From now on nobody knows the name but a nameserver that behaves so."""
+
+    def step(rig: Rig) -> None:
+        assert isinstance(rig, NamedRig)
+        rig.nameserver.mode = mode
+        rig.name()
+        if session_ends:
+            noticed("fin")(rig)
+
+    return step
+
+
 def moved(rig: Rig) -> None:
     leads_to(DEAD)(rig)
     noticed("fin")(rig)
@@ -92,6 +121,45 @@ def moved(rig: Rig) -> None:
 
 CELLS = [
     Cell("the name is unknown", "connecting", before=leads_to(), says=NAME, **FOR_GOOD),
+    Cell(
+        "the nameserver is silent",
+        "connecting",
+        before=nameserver("silent"),
+        says="no connection within 0.8 s",
+        **FOR_GOOD,
+    ),
+    Cell(
+        "the nameserver is silent, the deadline passes",
+        "connecting",
+        before=nameserver("silent"),
+        deadline_s=0.3,
+        code="deadline_exceeded",
+        attempts=(None,),
+        started=0,
+    ),
+    Cell(
+        "the nameserver fails",
+        "connecting",
+        before=nameserver("fails"),
+        says=NAME,
+        **FOR_GOOD,
+    ),
+    Cell("the nameserver answers garbage", "connecting", before=nameserver("garbage"), **FOR_GOOD),
+    Cell(
+        "the nameserver goes silent",
+        "idle in pool",
+        before=nameserver("silent"),
+        used=True,
+        reused=True,
+    ),
+    Cell(
+        "the nameserver goes silent and the session ends",
+        "idle in pool",
+        before=nameserver("silent", session_ends=True),
+        used=True,
+        reused=None,
+        **FOR_GOOD,
+    ),
     Cell(
         "the name leads to a dead address",
         "connecting",
@@ -121,4 +189,7 @@ CELLS = [
 @HERE
 @parametrize(*[replace(cell, rig="named") for cell in CELLS])
 def test_cell(rig: Rig, cell: Cell) -> None:
+    assert isinstance(rig, NamedRig)
+    asked = rig.nameserver.asked
     rig.check(cell)
+    assert rig.nameserver.asked > asked or "nameserver" not in cell.fault or cell.reused

@@ -207,6 +207,19 @@ SENDING = [
         attempts=(None,),
         over="TCP",
     ),
+    # What may have been billed stays so, however the tries after it end.
+    Cell(
+        "FIN, used session, then no connection once",
+        SENT,
+        first("cut_after_bytes = 0"),
+        before=arm("fin", "accept"),
+        used=True,
+        attempts=(None, None, 200),
+        double=True,
+        reused=False,
+        started=2,
+        fast=True,
+    ),
     Cell("one byte at a time", SENT, before=trickle("up")),
 ]
 HEADS = [

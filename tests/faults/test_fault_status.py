@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from support.matrix import Cell, Rig, parametrize
+import time
+
+from support.matrix import DEADLINE_S, Cell, Rig, arm, parametrize, trickle
+from zbeam_shared import messages as m
 
 BAD = "upstream_unavailable"
 LONG = "x" * 500
+IN_BODY = 700
+"""Bytes of a response with a text of that length: its head, and a part of its body."""
 NUMBER = "Your current concurrency is 26, which exceeds your concurrency limit of 25"
 
 
@@ -34,6 +39,62 @@ def refused(status: int, code: str, *, tries: int = 1, fast: bool = False) -> Ce
         content=False,
         fast=fast,
     )
+
+
+def broken(status: int, code: str, *, tries: int = 1, then: tuple[int, ...] = ()) -> list[Cell]:
+    """An error whose body breaks off is that error all the same, number and all.
+
+    ``then`` is what follows the first attempt when the fault strikes only once.
+    """
+    said = f"message = '{NUMBER} {LONG}'"
+    for_good = {
+        "code": code,
+        "attempts": (status,) * tries,
+        "double": tries == 2,
+        "started": 0,
+        "says": "" if status == 401 else "limit of 25",
+    }
+    once_only = (
+        {"code": "ok", "attempts": (status, *then), "double": tries == 2} if then else for_good
+    )
+    fault = f"{status} whose body"
+    end = {"before": arm("freeze", after=IN_BODY), "over": "TCP"}
+    return [
+        Cell(
+            f"{fault} ends in FIN",
+            "headers",
+            always(status, f"cut_after_bytes = {IN_BODY}\n{said}"),
+            fast=status == 429,
+            **for_good,
+        ),
+        Cell(
+            f"{fault} ends in RST",
+            "headers",
+            always(status, f"cut_after_bytes = {IN_BODY}\ncut = 'rst'\n{said}"),
+            over="TCP",
+            **for_good,
+        ),
+        Cell(f"{fault} stalls", "headers", once(status, said), **end, **once_only),
+        Cell(
+            f"{fault} ends in garbage",
+            "headers",
+            once(status, said),
+            **{**end, "before": arm("garbage_fin", after=IN_BODY)},
+            **once_only,
+        ),
+        Cell(
+            f"{fault} is shorter than it says",
+            "headers",
+            once(status, f"wrong_content_length = 9\n{said}"),
+            **once_only,
+        ),
+        Cell(
+            f"{fault} is longer than it says",
+            "headers",
+            once(status, f"wrong_content_length = -9\n{said}"),
+            **once_only,
+        ),
+    ]
 
 
 STATUS = [
@@ -99,13 +160,24 @@ STATUS = [
         attempts=(500, 503, 200),
         double=True,
     ),
+    *broken(400, "invalid_parameters"),
+    *broken(401, "auth_failed"),
+    *broken(429, "rate_limited", tries=3, then=(200,)),
+    *broken(500, BAD, tries=2, then=(200,)),
+    *broken(503, BAD, tries=3, then=(200,)),
     Cell(
-        "400 whose body breaks off",
+        "503, one byte at a time",
         "headers",
-        always(400, f"cut_after_bytes = 700\nmessage = '{LONG}'"),
-        code="invalid_parameters",
-        attempts=(400,),
-        started=0,
+        once(503, "retry_after = 0"),
+        before=trickle("down"),
+        attempts=(503, 200),
+        over="TCP",
+    ),
+    Cell(
+        "429 once, with a number and Retry-After 1 s",
+        "headers",
+        once(429, f"message = '{NUMBER}'\nretry_after = 1"),
+        attempts=(429, 200),
     ),
     Cell(
         "401 with an HTML page",
@@ -121,22 +193,6 @@ STATUS = [
         always(503, "empty_body = true"),
         code=BAD,
         attempts=(503,) * 3,
-        started=0,
-    ),
-    Cell(
-        "error with a content length too long",
-        "headers",
-        always(400, "wrong_content_length = 9"),
-        code="invalid_parameters",
-        attempts=(400,),
-        started=0,
-    ),
-    Cell(
-        "error with a content length too short",
-        "headers",
-        always(400, "wrong_content_length = -9"),
-        code="invalid_parameters",
-        attempts=(400,),
         started=0,
     ),
     Cell(
@@ -202,3 +258,29 @@ BODIES = [
 @parametrize(*STATUS, *BODIES)
 def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)
+
+
+def test_a_number_sets_the_limit_at_once_and_retry_after_holds_everybody(tcp: Rig) -> None:
+    tcp.settle()
+    tcp.standin.forget()
+    tcp.standin.set_scenario(once(429, f"message = '{NUMBER}'\nretry_after = 1"))
+    tcp.peer.generate(request_id=b"refused", deadline_s=DEADLINE_S)
+    tcp.daemon.wait_for("limit.learned")
+    began = time.monotonic()
+    gate = tcp.daemon.ask(m.Status())["upstreams"]["deepseek"]["gate"]["flash"]
+    assert gate["limit"] == 25
+    tcp.peer.generate(request_id=b"another", deadline_s=DEADLINE_S)
+    tcp.peer.generate(request_id=b"hurried", deadline_s=0.4)
+    ended = tcp.peer.outcomes(3)
+    assert time.monotonic() - began > 0.5
+    statuses = {
+        name: [a.status for a in answer.outcome.attempts] if answer.outcome else None
+        for name, answer in ended.items()
+    }
+    assert statuses == {b"refused": [429, 200], b"another": [200], b"hurried": []}
+    hurried = ended[b"hurried"]
+    assert isinstance(hurried, m.Error)
+    assert hurried.code == "rate_limited"
+    first, *others = tcp.standin.events("request")
+    assert len(others) == 2
+    assert all(request["time"] - first["time"] >= 0.95 for request in others)

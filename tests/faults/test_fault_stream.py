@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.matrix import SLOW, Cell, Rig, parametrize, strike, trickle
+from support.matrix import SLOW, Cell, Rig, arm, parametrize, strike, trickle
 
 FIRST, MIDDLE, END = "first event", "mid-stream", "before [DONE]"
 TOKENS = 20
@@ -56,6 +56,13 @@ CUTS = [
     ),
     Cell("invalid UTF-8", FIRST, answers("invalid_utf8 = 2"), code="bad_response"),
     Cell("invalid UTF-8", MIDDLE, answers("invalid_utf8 = 10"), code="bad_response", content=True),
+    Cell(
+        "invalid UTF-8",
+        END,
+        answers(f"invalid_utf8 = {EVENTS}"),
+        code="bad_response",
+        content=True,
+    ),
     Cell(
         "half a chunk, then FIN",
         FIRST,
@@ -132,6 +139,47 @@ NETWORK = [
         over="TCP",
     ),
     Cell("one byte at a time on the way", MIDDLE, SLOW, during=trickle("down"), content=True),
+]
+HEAD_ENDS = b"\r\n\r\n"
+CHUNK_BEGINS = b"data: [DO"
+EVENT_ENDS = b"data: [DONE]\n\n"
+"""The body goes on for seven bytes: the end of this chunk, and the last one."""
+AT_THE_BYTE = [
+    *[
+        Cell(name, FIRST, before=arm(act, mark=HEAD_ENDS), code=code, content=False, over="TCP")
+        for name, act, code in [
+            ("garbage", "garbage_fin", "truncated"),
+            ("garbage, then silence", "garbage", "truncated"),
+            ("the head, then silence", "freeze", "stalled"),
+        ]
+    ],
+    *[
+        Cell(name, END, before=arm(act, mark=CHUNK_BEGINS), code=code, content=True, over="TCP")
+        for name, act, code in [
+            ("half a chunk, then FIN", "fin", "truncated"),
+            ("half a chunk, then RST", "rst", "truncated"),
+            ("half a chunk, then silence", "freeze", "stalled"),
+            ("half a chunk, then garbage", "garbage_fin", "truncated"),
+            ("half a chunk, then garbage and silence", "garbage", "truncated"),
+        ]
+    ],
+    # The answer is whole; only its session is not fit for another.
+    *[
+        Cell(f"{name} after it", END, before=arm(act, mark=EVENT_ENDS), over="TCP")
+        for name, act in [
+            ("FIN", "fin"),
+            ("silence", "freeze"),
+            ("garbage", "garbage"),
+        ]
+    ],
+    Cell(
+        "silent drop",
+        END,
+        "[defaults]\ntokens = 1\ncomments_forever = true\nkeep_alive_interval_s = 0.1",
+        during=strike("freeze"),
+        code="stalled",
+        content=True,
+    ),
 ]
 SLOWLY = [
     Cell("one byte at a time", FIRST, "[defaults]\ntokens = 2\nchunk_bytes = 1", fast=True),
@@ -247,6 +295,6 @@ ENDS = [
 ]
 
 
-@parametrize(*CUTS, *NETWORK, *SLOWLY, *ENDS)
+@parametrize(*CUTS, *NETWORK, *AT_THE_BYTE, *SLOWLY, *ENDS)
 def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)

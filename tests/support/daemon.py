@@ -34,7 +34,7 @@ class Daemon:
 
     ``extra`` is TOML that is put at the end of the configuration; ``upstream``, ``pool``,
     ``limits`` and ``timeouts`` are the contents of those tables. ``launcher`` is a command that
-    becomes the daemon (env, unshare).
+    becomes the daemon (env, unshare), ``program`` what it runs.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Daemon:
         upstream: str = "",
         extra: str = "",
         launcher: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "zbeam_daemon"),
         base_url: str | None = None,
         environ: Mapping[str, str] | None = None,
         wait: bool = True,
@@ -82,7 +83,7 @@ warm = {warm}
 {extra}
 """
         )
-        self._launcher = launcher
+        self._command = [*launcher, *program, "run", "--config", str(self.config)]
         self.environ = {
             **os.environ,
             "DEEPSEEK_API_KEY": ANY_KEY,
@@ -108,10 +109,7 @@ warm = {warm}
         """Start it (again), and wait until it serves."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *self._launcher,
-                    *(sys.executable, "-m", "zbeam_daemon", "run", "--config", str(self.config)),
-                ],
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

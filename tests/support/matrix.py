@@ -51,6 +51,7 @@ DEADLINE_S = 6.0
 GRACE_S = 0.7
 """How late the news of a passed deadline may be on a busy machine."""
 TIMEOUTS = "connect_s = 0.8\nfirst_byte_s = 1\nany_byte_s = 1\nprogress_s = 1\ntotal_s = 30"
+PROVING = "check_after_idle_s = 0\nidle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4"
 RETRY = "[upstream.deepseek.retry]\nattempts = 3\nbase_s = 0.01\ncap_s = 0.02\n"
 PATIENT = "[upstream.deepseek.breaker]\nfailures = 10000\n"
 SLOW = "[defaults]\ntokens = 20\ntoken_delay_s = 0.02\n"
@@ -72,9 +73,11 @@ def noticed(act: str) -> Step:
     return step
 
 
-def arm(act: str, at: str = "down", *, after: int = 0, times: int | None = 1) -> Step:
+def arm(
+    act: str, at: str = "down", *, after: int = 0, times: int | None = 1, mark: bytes = b""
+) -> Step:
     """Let something happen to a connection to come, or to bytes to come."""
-    return lambda rig: rig.relay.arm(Fault(act, at, after=after, times=times))
+    return lambda rig: rig.relay.arm(Fault(act, at, after=after, times=times, mark=mark))
 
 
 def trickle(direction: str) -> Step:
@@ -91,7 +94,8 @@ class Cell:
     """One fault at one stage.
 
     ``scenario`` is the stand-in's, ``before`` acts just before the request is sent. ``during``
-    acts when the request has got to ``moment``: "sent" (the stand-in has it), "begun" (its
+    acts when the request has got to ``moment``: "connected" (the stand-in has accepted a
+    connection for it), "sent" (the stand-in has it, or the probe before it), "begun" (its
     generation runs) or "delta" (the first piece of the answer has come).
 
     ``used`` says that an idle session which has served a request is at hand.
@@ -251,7 +255,12 @@ class Rig:
             found = self.peer.receive_until(m.Delta, m.Error, m.Result)
             assert isinstance(found[-1], m.Delta), found[-1]
         else:
-            self.standin.wait_for({"sent": "request", "begun": "generation_started"}[moment])
+            events = {
+                "connected": "connection_opened",
+                "sent": "request",
+                "begun": "generation_started",
+            }
+            self.standin.wait_for(events[moment])
 
     def heal(self) -> None:
         """Take the fault away."""

@@ -29,14 +29,16 @@ class Fault:
 
     ``act`` is fin, rst, freeze (nothing passes any more, and the connection stays open),
     garbage (bytes in place of the server's, then silence) or garbage_fin (the same, then FIN).
-    It strikes at the first byte after ``after`` bytes in one direction, or when a connection is
-    accepted (``at`` is "accept"), ``times`` times, None for ever.
+    It strikes at the first byte after ``after`` bytes in one direction, or right after the
+    bytes ``mark`` (in the clear only), or when a connection is accepted (``at`` is "accept"),
+    ``times`` times, None for ever.
     """
 
     act: str
     at: str = "down"
     after: int = 0
     times: int | None = 1
+    mark: bytes = b""
 
 
 @dataclass(eq=False)
@@ -47,6 +49,7 @@ class _Link:
     server: socket.socket
     passed: dict[str, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     struck: bool = False
+    tail: bytes = b""  # the last bytes that passed, while a mark is looked for
 
     def strike(self, act: str) -> None:
         self.struck = True
@@ -97,6 +100,7 @@ class Relay:
             self._fault, self._left = fault, fault.times
             for link in self._links:
                 link.passed = {"up": 0, "down": 0}
+                link.tail = b""
 
     def strike(self, act: str) -> None:
         """Do it now, to every connection that is open."""
@@ -209,7 +213,13 @@ class Relay:
             return data, None
         room = fault.after - link.passed[direction]
         link.passed[direction] += len(data)
-        if len(data) <= room:
+        if fault.mark:
+            before, link.tail = link.tail, (link.tail + data)[-len(fault.mark) :]
+            found = (before + data).find(fault.mark)
+            room = len(data) if found < 0 else found + len(fault.mark) - len(before)
+            if found < 0:
+                return data, None
+        elif len(data) <= room:
             return data, None
         self._use_up()
         link.struck = True
