@@ -27,7 +27,7 @@ POLICY = [
     *(f"zbeam_daemon.{name}" for name in (
         "states", "pool", "pooled", "rate", "gate", "breaker", "retry", "clocks", "prices",
         "clients", "answer", "framing", "sse", "config.settings", "ceiling", "idle_limit",
-        "backoff", "ledger",
+        "backoff", "ledger", "counters", "latency", "lately",
     )),
     "zbeam_client.liveness",
     "zbeam_shared",

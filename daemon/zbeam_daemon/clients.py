@@ -49,6 +49,11 @@ class Clients:
             account.queued -= 1
 
     def most_active(self, n: int) -> list[dict[str, object]]:
-        """Return the ``n`` clients with the most requests."""
-        ranked = sorted(self._accounts.items(), key=lambda item: item[1].total, reverse=True)
+        """Return the ``n`` clients with the most requests: open ones first, then past ones."""
+
+        def use(item: tuple[str, Account]) -> tuple[int, int]:
+            account = item[1]
+            return account.active + account.queued, account.total
+
+        ranked = sorted(self._accounts.items(), key=use, reverse=True)
         return [{"name": name, **asdict(account)} for name, account in ranked[:n]]

@@ -246,12 +246,13 @@ class Service:
         raise ZbeamError("bad_request", f"{type(message).__name__} is not a call")
 
     def _status(self) -> dict[str, Any]:
+        now = time.monotonic()
         upstreams = self._upstreams.all()
         gates = [upstream.gate for upstream in upstreams]
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "uptime_s": round(now - self._started_at, 3),
             "endpoint": self._place.endpoint,
             "state": "draining" if self._stopping.is_set() else "running",
             "config": {
@@ -259,7 +260,9 @@ class Service:
                 "loaded_at": self._running.loaded_at,
                 "last_reload": self._running.last_reload,
             },
-            "upstreams": {n: views.upstream_status(u) for n, u in self._upstreams.current.items()},
+            "upstreams": {
+                n: views.upstream_status(u, now) for n, u in self._upstreams.current.items()
+            },
             "requests": {
                 "active": sum(gate.in_use for gate in gates),
                 "queued": sum(gate.queued for gate in gates),

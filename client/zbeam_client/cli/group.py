@@ -17,7 +17,7 @@ COMMANDS = {
     "generate": "generate",
     "cache": "cache",
     "ping": "daemon",
-    "status": "daemon",
+    "status": "status",
     "reload": "daemon",
     "drain": "daemon",
     "models": "daemon",
