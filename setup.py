@@ -25,6 +25,8 @@ DEV = [
     "ruff>=0.14",
     "mypy>=1.18",
     "types-requests>=2.32",
+    "pyyaml>=6.0",
+    "types-PyYAML>=6.0",
     *STANDIN,
 ]
 
@@ -47,6 +49,7 @@ setup(
         "python-dotenv>=1.1",
         "pyzmq>=27.0",
         "requests>=2.32.4",
+        "rich>=14.0",
         "urllib3>=2.5",
         "watchdog>=6.0",
     ],

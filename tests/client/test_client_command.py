@@ -156,7 +156,7 @@ def test_status_tells_what_is_wrong_with_an_upstream(command: Command, daemon: F
     shown = out(command("status"))
     for line in (
         "breaker      open, next try in 12 s, failures in a row: 5 (connection refused)",
-        "back-off     failures in a row: 3, the API asked everybody to wait, 18 s left",
+        "back-off     failures in a row: 3, Retry-After: 18 s left",
         "rates        60 requests a minute, 9000 tokens a minute; the next request waits 1.2 s",
         "last error   1 min 1 s ago, rate_limited: 429",
         "usage        2 requests without usage",

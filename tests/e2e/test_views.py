@@ -77,7 +77,7 @@ def test_a_refusal_shows_in_limit_count_hold_and_last_error(start: Start, standi
     assert found["last_error"]["http_status"] == 429
     assert text in found["last_error"]["message"]
     shown = daemon.client("status").stdout
-    assert "the API asked everybody to wait" in shown
+    assert "Retry-After: " in shown
     assert any(line.split() == ["flash", "0", "5", "2500", "0", "1"] for line in shown.splitlines())
 
 

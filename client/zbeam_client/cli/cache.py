@@ -108,8 +108,8 @@ def info(settings: Settings) -> int:
     elif not sessions:
         output.write_out("no sessions\n")
     else:
-        names = ("id", "upstream", "state", "age_s", "idle_s", "requests", "last_probe")
-        names += ("tls", "local_address")
+        names = ("id", "upstream", "state", "age_s", "idle_s", "requests", "last_probe", "tls",
+                 "local_address")  # fmt: skip
         # Short heads, so that it all fits 80 columns; the widest comes last.
         head = ("ID", "UPSTREAM", "STATE", "AGE S", "IDLE S", "REQS", "PROBED", "TLS", "LOCAL")
         output.print_table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from zbeam_client.cli import output
 from zbeam_client.cli.daemon import describe_reload
 from zbeam_client.cli.options import Settings, with_common
+from zbeam_shared.errors import ZbeamError
 
 PHASES = ("queue", "connect", "first_token", "total")
 LEDGER = ("requests", "hit", "miss", "output", "reasoning")
@@ -133,7 +133,7 @@ def backoff(upstream: dict[str, Any]) -> str:
     if found.get("failures_in_a_row"):
         parts.append(f"failures in a row: {found['failures_in_a_row']}")
     if found.get("hold_s"):
-        parts.append(f"the API asked everybody to wait, {found['hold_s']:.0f} s left")
+        parts.append(f"Retry-After: {found['hold_s']:.0f} s left")
     return ", ".join(parts) or "none"
 
 
@@ -235,13 +235,12 @@ def clients_table(found: dict[str, Any]) -> Table:
     return ("CLIENT", "ACTIVE", "QUEUED", "TOTAL"), rows
 
 
+def absence(error: ZbeamError) -> str:
+    """Return in a few words what ``--watch`` is waiting for."""
+    gone = error.code == "daemon_unavailable"
+    return "no daemon, waiting" if gone else "no answer, waiting"
+
+
 def money(cost: float | None) -> str:
     """Return a cost, which is unknown where a price is."""
     return "unknown" if cost is None else f"{cost:.4f}"
-
-
-def is_watched_by_a_person() -> bool:
-    """Tell whether the output is a terminal that can be drawn on."""
-    import os
-
-    return output.is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") != "dumb"

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from zbeam_client.cli import output
-from zbeam_client.cli.status import print_status
+from zbeam_client.cli.status import absence, print_status
 from zbeam_shared.errors import ZbeamError
 
 if TYPE_CHECKING:
     from zbeam_client.cli.options import Settings
+    from zbeam_client.cli.screen import Screen
     from zbeam_client.client import Client
 
 EVERY_S = 1.0
 
 
+class Plain:
+    """The output of ``--watch`` where no person looks: a program, a pipe, a dumb terminal."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+
+    def __enter__(self) -> Plain:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Do nothing; there is nothing to restore."""
+
+    def show(self, found: dict[str, Any]) -> None:
+        """Print the status: one object a line, or as ``status`` does, with a line between."""
+        if self._json:
+            output.print_json_line(found)
+        else:
+            print_status(found)
+            output.write_out("\n")
+
+    def show_absence(self, error: ZbeamError, _last: dict[str, Any] | None) -> None:
+        """Print that there is no answer."""
+        if self._json:
+            output.print_json_line({"ok": False, "error": output.error_object(error)})
+        else:
+            output.write_out(f"{absence(error)}: {output.one_line(error.message)}\n\n")
+
+
 def watch(settings: Settings, client: Client) -> NoReturn:
     """Show the status every second; only a signal ends it.
 
-    Raises ``ZbeamError`` for what no waiting mends: a socket that may not be used, say. A
-    daemon that is not there may come back, and is waited for.
+    A daemon that is not there, or is being restarted, may come back, and is waited for. Raises
+    ``ZbeamError`` for what no waiting mends: a socket that may not be used, say.
     """
-    while True:
-        begun = time.monotonic()
-        try:
-            found = client.status()
-        except ZbeamError as error:
-            if not error.retryable:
-                raise
-            _show_absence(settings, error)
-        else:
-            _show(settings, found)
-        time.sleep(max(0.0, begun + EVERY_S - time.monotonic()))
+    last: dict[str, Any] | None = None
+    with _view(settings) as view:
+        while True:
+            begun = time.monotonic()
+            try:
+                last = client.status()
+            except ZbeamError as error:
+                if not error.retryable:
+                    raise
+                view.show_absence(error, last)
+            else:
+                view.show(last)
+            time.sleep(max(0.0, begun + EVERY_S - time.monotonic()))
 
 
-def _show(settings: Settings, found: dict[str, Any]) -> None:
-    if settings.json:
-        output.print_json_line(found)
-    else:
-        print_status(found)
-        output.write_out("\n")
+def _view(settings: Settings) -> Plain | Screen:
+    drawable = output.is_terminal(sys.stdout) and os.environ.get("TERM", "dumb") != "dumb"
+    if settings.json or not drawable:
+        return Plain(json=settings.json)
+    from zbeam_client.cli.screen import Screen
 
-
-def _show_absence(settings: Settings, error: ZbeamError) -> None:
-    if settings.json:
-        output.print_json_line({"ok": False, "error": output.error_object(error)})
-    else:
-        output.write_out(f"no daemon, waiting: {output.one_line(error.message)}\n\n")
+    return Screen()
