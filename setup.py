@@ -46,6 +46,7 @@ setup(
         "gevent>=25.9",
         "msgpack>=1.1",
         "msgspec>=0.19",
+        "prometheus-client>=0.22",
         "python-dotenv>=1.1",
         "pyzmq>=27.0",
         "requests>=2.32.4",

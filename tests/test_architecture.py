@@ -44,6 +44,8 @@ KNOWN_TO = {
     "requests": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "urllib3": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "watchdog": {"zbeam_daemon.config.watcher"},
+    "prometheus_client": {"zbeam_daemon.exporter", "zbeam_daemon.metrics"},
+    "rich": {"zbeam_client.cli.screen"},
 }
 
 LONGEST = 360
