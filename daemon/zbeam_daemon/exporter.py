@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from zbeam_daemon.log import Log
 from zbeam_shared.errors import ZbeamError
 
-PATIENCE_S = 5.0
+PATIENCE_S = 3.0
 """For a whole connection: reading the request, collecting, sending the answer."""
 AT_ONCE = 8
 """Connections served at one time; the next ones wait in the kernel, so many at the most."""
