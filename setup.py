@@ -27,6 +27,8 @@ DEV = [
     "types-jsonschema>=4.23",
     "types-PyYAML>=6.0.12",
     "types-requests>=2.32",
+    "pyyaml>=6.0",
+    "types-PyYAML>=6.0",
     *STANDIN,
 ]
 
@@ -47,10 +49,12 @@ setup(
         "jsonschema>=4.23",
         "msgpack>=1.1",
         "msgspec>=0.19",
+        "prometheus-client>=0.22",
         "python-dotenv>=1.1",
         "pyyaml>=6.0.2",
         "pyzmq>=27.0",
         "requests>=2.32.4",
+        "rich>=14.0",
         "urllib3>=2.5",
         "watchdog>=6.0",
     ],

@@ -32,11 +32,14 @@ POLICY = [
     "zbeam_daemon.clients",
     "zbeam_daemon.clocks",
     "zbeam_daemon.config.settings",
+    "zbeam_daemon.counters",
     "zbeam_daemon.findings",
     "zbeam_daemon.framing",
     "zbeam_daemon.gate",
     "zbeam_daemon.idle_limit",
     "zbeam_daemon.idle_stack",
+    "zbeam_daemon.lately",
+    "zbeam_daemon.latency",
     "zbeam_daemon.ledger",
     "zbeam_daemon.pool",
     "zbeam_daemon.pooled",
@@ -62,6 +65,8 @@ KNOWN_TO = {
     "requests": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "urllib3": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "watchdog": {"zbeam_daemon.config.watcher"},
+    "prometheus_client": {"zbeam_daemon.exporter", "zbeam_daemon.metrics"},
+    "rich": {"zbeam_client.cli.screen"},
 }
 
 LONGEST = 360

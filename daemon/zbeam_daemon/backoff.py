@@ -27,6 +27,11 @@ class Backoff:
         self._counted_at = float("-inf")
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
+    @property
+    def in_a_row(self) -> int:
+        """How many failures there were since the last success; those side by side count once."""
+        return self._in_a_row
+
     def failed(self, now: float, *, began: float, retry_after_s: float | None = None) -> None:
         """Note a failure that a retry may mend; ``retry_after_s`` is what the upstream asked.
 

@@ -48,6 +48,11 @@ class Breaker:
         """Whether the last that was heard of the upstream is a failure."""
         return self._in_a_row > 0 or self.state != "closed"
 
+    @property
+    def in_a_row(self) -> int:
+        """How many failures there were since the last success."""
+        return self._in_a_row
+
     def refusal(self, now: float) -> Refusal | None:
         """Tell why a request would not be let through now; None if it would."""
         since = self._opened_at if self.state == "open" else self._probe_since

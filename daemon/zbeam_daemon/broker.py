@@ -247,11 +247,8 @@ class Broker:
         """Count a request and write its line: the durable record of what it used."""
         generation = request.generation
         upstream = generation.upstream
-        requests = upstream.counters.requests
-        requests["total"] += 1
-        requests["failed" if error else "ok"] += 1
         self.clients.ended(request.client, was_running=request.greenlet is not None)
-        upstream.used(outcome.model or generation.call.model, outcome)
+        upstream.ended(outcome.model or generation.call.model, outcome, error)
         self._log.info(
             "request.done",
             request=request.shown_id,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 REMEMBERED = 1000
 """Names kept; the ones that were idle longest are forgotten first."""
+
+GROUPS = 50
+"""Groups of clients counted apart for good; those that come later count as "other"."""
+_PROCESS = re.compile(r"/\d+\Z")
 
 
 @dataclass(slots=True)
@@ -22,6 +28,8 @@ class Clients:
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
+        self.asked: Counter[str] = Counter()
+        """Requests by group, which is a name without the process id that most of them end in."""
 
     def queued(self, name: str) -> None:
         """Note a new request."""
@@ -29,6 +37,8 @@ class Clients:
         self._accounts[name] = account  # at the end: the most recent one
         account.queued += 1
         account.total += 1
+        group = _PROCESS.sub("", name) or name
+        self.asked[group if group in self.asked or len(self.asked) < GROUPS else "other"] += 1
         if len(self._accounts) > REMEMBERED:
             idle = (n for n, a in self._accounts.items() if not a.active and not a.queued)
             oldest = next(idle, None)
@@ -49,6 +59,11 @@ class Clients:
             account.queued -= 1
 
     def most_active(self, n: int) -> list[dict[str, object]]:
-        """Return the ``n`` clients with the most requests."""
-        ranked = sorted(self._accounts.items(), key=lambda item: item[1].total, reverse=True)
+        """Return the ``n`` clients with the most requests: open ones first, then past ones."""
+
+        def use(item: tuple[str, Account]) -> tuple[int, int]:
+            account = item[1]
+            return account.active + account.queued, account.total
+
+        ranked = sorted(self._accounts.items(), key=use, reverse=True)
         return [{"name": name, **asdict(account)} for name, account in ranked[:n]]

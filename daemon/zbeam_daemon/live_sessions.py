@@ -18,6 +18,7 @@ import gevent.event
 import gevent.lock
 
 from zbeam_daemon.config.settings import UpstreamSettings
+from zbeam_daemon.counters import Trouble
 from zbeam_daemon.log import Log
 from zbeam_daemon.pool import Pool
 from zbeam_daemon.pooled import Closing, PooledSession
@@ -68,6 +69,7 @@ class LiveSessions:
         self.pool = Pool(settings.pool, numbers=_numbers)
         self.probes: Counter[str] = Counter()
         self.stale_detected = 0
+        self.last_failure: Trouble | None = None  # of a connection that no request asked for
         self.wake = gevent.event.Event()
         self._log = log
         self._open: dict[str, Session] = {}
@@ -122,6 +124,7 @@ class LiveSessions:
         try:
             self._connect(pooled)
         except ExchangeError as error:
+            self.last_failure = Trouble(time.monotonic(), "upstream_unavailable", error.cause)
             return error.cause
         return None
 

@@ -33,12 +33,15 @@ class Rate:
         self._per_s = per_minute / 60.0
         self._level = self._most if was_unlimited else min(self._level, self._most)
 
-    def wait(self, now: float) -> float:
-        """Return how long to wait until something may be used, in seconds."""
+    def wait(self, now: float, amount: float = 0.0) -> float:
+        """Return how long one would wait to use ``amount``, in seconds; nothing is used.
+
+        0 is for what is only known once it has been used (tokens): until nothing is owed.
+        """
         if not self._per_s:
             return 0.0
         self._refill(now)
-        return max(0.0, -self._level / self._per_s)
+        return max(0.0, (amount - self._level) / self._per_s)
 
     def use(self, now: float, amount: float = 1.0) -> float:
         """Use some; returns how long to wait before acting on it, in seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +40,7 @@ class Running:
         self.config = config
         self.loaded_at = _now()
         self.last_reload: dict[str, Any] | None = None
+        self.reloads: Counter[str] = Counter()  # those with news, "ok" and "refused"
         self._environ = environ
         self._log = log
         self._take = take
@@ -103,6 +104,7 @@ class Running:
         # A bad file that was put back as it was changes nothing, and is news all the same.
         mended = self.last_reload is not None and not self.last_reload["ok"]
         if not report["ok"] or report["applied"] or report["needs_restart"] or mended:
+            self.reloads["ok" if report["ok"] else "refused"] += 1
             log = self._log.info if report["ok"] else self._log.error
             log(
                 "config.reloaded" if report["ok"] else "config.rejected",
@@ -117,6 +119,7 @@ class Running:
             )
             self.last_reload = report
         elif report["trigger"] != "file":
+            self.reloads["ok"] += 1
             self.last_reload = report  # somebody asked: they want to see that it was done
 
 

@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
 import gevent.event
@@ -30,6 +30,9 @@ from zbeam_shared import messages as m
 from zbeam_shared.errors import EXIT_TRY_AGAIN, ZbeamError
 from zbeam_shared.paths import admin_endpoint
 from zbeam_shared.record import Record
+
+if TYPE_CHECKING:
+    from zbeam_daemon.exporter import Exporter
 
 LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
@@ -65,6 +68,8 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)
         gevent.signal_handler(signal.SIGHUP, self._running.reload, "SIGHUP")
+        # Before our own sockets: an address that is taken must not cost a client anything.
+        exporter = self._exporter()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.setsockopt(zmq.MAX_SOCKETS, 4096)
         # The main socket last: whoever sees it may count on the other one.
@@ -75,6 +80,8 @@ class Service:
         ticker = gevent.spawn(self._tick)
         for router in (main, admin):
             router.start()
+        if exporter is not None:
+            exporter.start()
         self._log.info(
             "daemon.ready",
             version=__version__,
@@ -103,6 +110,8 @@ class Service:
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
         ticker.kill()
+        if exporter is not None:
+            exporter.stop()
         self._upstreams.stop()
         if not self._place.is_ours():
             self._leave_the_place_alone()
@@ -140,6 +149,23 @@ class Service:
                 hint="choose another place with --endpoint",
             ) from None
         return router
+
+    def _exporter(self) -> Exporter | None:
+        address = self._running.config.daemon.metrics
+        if address is None:
+            return None
+        # Loaded where it is wanted: most daemons are started under a waiting client's eyes.
+        from zbeam_daemon.exporter import Exporter
+        from zbeam_daemon.metrics import DaemonCollector
+
+        collector = DaemonCollector(
+            self._upstreams,
+            self._broker,
+            self._running,
+            now=time.monotonic,
+            is_draining=self._stopping.is_set,
+        )
+        return Exporter(address, collector, self._log)
 
     def _warn_of_file_limit(self) -> None:
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -248,12 +274,13 @@ class Service:
         raise ZbeamError("bad_request", f"{type(message).__name__} is not a call")
 
     def _status(self) -> dict[str, Any]:
+        now = time.monotonic()
         upstreams = self._upstreams.all()
         gates = [upstream.gate for upstream in upstreams]
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "uptime_s": round(time.monotonic() - self._started_at, 3),
+            "uptime_s": round(now - self._started_at, 3),
             "endpoint": self._place.endpoint,
             "state": "draining" if self._stopping.is_set() else "running",
             "config": {
@@ -261,7 +288,9 @@ class Service:
                 "loaded_at": self._running.loaded_at,
                 "last_reload": self._running.last_reload,
             },
-            "upstreams": {n: views.upstream_status(u) for n, u in self._upstreams.current.items()},
+            "upstreams": {
+                n: views.upstream_status(u, now) for n, u in self._upstreams.current.items()
+            },
             "requests": {
                 "active": sum(gate.in_use for gate in gates),
                 "queued": sum(gate.queued for gate in gates),

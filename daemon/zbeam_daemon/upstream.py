@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
@@ -16,6 +14,7 @@ from zbeam_daemon.breaker import Breaker
 from zbeam_daemon.ceiling import Ceiling, limit_in
 from zbeam_daemon.chat import Call
 from zbeam_daemon.config.settings import UpstreamSettings
+from zbeam_daemon.counters import Counters
 from zbeam_daemon.gate import Gate
 from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
@@ -41,16 +40,6 @@ VIEW_LIMIT = 4 * 1024 * 1024
 VIEW_TIMEOUT_S = 30.0
 
 
-@dataclass(slots=True)
-class Counters:
-    """What happened since the start of the daemon; a hit is a request on an open session."""
-
-    hits: int = 0
-    misses: int = 0
-    possible_doubles: int = 0
-    requests: Counter[str] = field(default_factory=Counter)
-
-
 class Upstream:
     """The sessions, the gate and the breaker of one configured API."""
 
@@ -69,7 +58,7 @@ class Upstream:
         self.tokens_rate = Rate(settings.limits.tokens_per_minute)
         self._probe_rate = Rate(0)
         self.balance: dict[str, Any] | None = None
-        self.counters = Counters()
+        self.counters = Counters(time.monotonic())
         self.ledger = Ledger()
         self.streams = 0
         self._keepers: list[gevent.Greenlet] = []
@@ -152,6 +141,7 @@ class Upstream:
     def refused(self, family: str, configured: int, message: str) -> None:
         """Learn from a 429."""
         now = time.monotonic()
+        self.counters.refusal(family)  # the ceiling is forgotten once it has recovered
         ceiling = self.ceilings.setdefault(family, Ceiling(configured))
         in_use = self.gate.snapshot()[family]["in_use"]
         ceiling.refused(now, in_use=in_use, limit=limit_in(message))
@@ -167,6 +157,8 @@ class Upstream:
         """Learn from an attempt for all: the breaker, the back-off, the account's limit."""
         now = time.monotonic()
         status = None if error is None else error.http_status
+        if error is not None:
+            self.counters.trouble(now, error)
         if status == 429 and error is not None:
             self.refused(call.family, call.ceiling, error.message)
         if error is None:
@@ -188,11 +180,19 @@ class Upstream:
             if limit >= ceiling.configured:
                 del self.ceilings[family]  # nothing is left of it
 
-    def used(self, model: str, outcome: Outcome) -> None:
-        """Enter what a request used, however it ended."""
+    def next_start_in(self, now: float) -> float:
+        """Return how long the next request would have to wait, in seconds; counts nothing."""
+        return max(
+            self.backoff.hold(now), self.requests_rate.wait(now, 1.0), self.tokens_rate.wait(now)
+        )
+
+    def ended(self, model: str, outcome: Outcome, error: ZbeamError | None) -> None:
+        """Enter how a request ended and what it used."""
+        now = time.monotonic()
+        self.counters.end(now, outcome, error)
         self.ledger.add(model, outcome)
         if outcome.usage is not None:
-            self.tokens_rate.use(time.monotonic(), outcome.usage.total_tokens)
+            self.tokens_rate.use(now, outcome.usage.total_tokens)
 
     # ---- the warm target --------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zbeam_daemon.latency import Latency
 from zbeam_daemon.upstream import Upstream
 
 
@@ -26,7 +27,7 @@ class Tally:
     opened: int = 0
     closed: Counter[str] = field(default_factory=Counter)
     probes: Counter[str] = field(default_factory=Counter)
-    requests: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
 
     def add(self, upstream: Upstream) -> None:
         """Add what an upstream has counted."""
@@ -37,7 +38,7 @@ class Tally:
         self.opened += upstream.sessions.pool.opened
         self.closed.update(upstream.sessions.pool.closed)
         self.probes.update(upstream.sessions.probes)
-        self.requests.update(upstream.counters.requests)
+        self.outcomes.update(upstream.counters.outcomes)
 
     def plus(self, upstreams: Iterable[Upstream]) -> Tally:
         """Return the sum of this and what some upstreams have counted so far."""
@@ -48,7 +49,8 @@ class Tally:
 
     def requests_view(self) -> dict[str, int]:
         """Return the number of requests that ended, and how."""
-        return {name: self.requests[name] for name in ("total", "ok", "failed")}
+        total, ok = self.outcomes.total(), self.outcomes["ok"]
+        return {"total": total, "ok": ok, "failed": total - ok}
 
 
 def stats(tally: Tally, upstreams: Sequence[Upstream], uptime_s: float) -> dict[str, Any]:
@@ -73,22 +75,92 @@ def stats(tally: Tally, upstreams: Sequence[Upstream], uptime_s: float) -> dict[
     }
 
 
-def upstream_status(upstream: Upstream) -> dict[str, Any]:
-    """Return one upstream's part of the status."""
+def upstream_status(upstream: Upstream, now: float) -> dict[str, Any]:
+    """Return one upstream's part of the status; ``now`` is monotonic."""
+    settings, counters = upstream.settings, upstream.counters
     return {
-        "base_url": upstream.settings.base_url,
-        "model": upstream.settings.generation.model,
+        "base_url": settings.base_url,
+        "model": settings.generation.model,
         "sessions": upstream.sessions.pool.counts(),
-        "breaker": {"state": upstream.breaker.state, "cause": upstream.breaker.cause or None},
-        "gate": {
-            family: gate
-            for family, gate in upstream.gate.snapshot().items()
-            # Names of models come from clients: a typo must not stay on the screen for good.
-            if gate["in_use"] or gate["queued"] or family in upstream.settings.limits.families
+        "warm": settings.pool.warm,
+        "max_sessions": settings.pool.max_sessions,
+        "breaker": breaker(upstream, now),
+        "backoff": {
+            "failures_in_a_row": upstream.backoff.in_a_row,
+            "hold_s": round(upstream.backoff.hold(now), 3),
         },
+        "rates": {
+            "requests_per_minute": settings.limits.requests_per_minute,
+            "tokens_per_minute": settings.limits.tokens_per_minute,
+            "next_start_in_s": round(upstream.next_start_in(now), 3),
+        },
+        "lately": {
+            "requests_per_s": round(counters.ended.per_s(now), 3),
+            "tokens_per_s": round(counters.tokens.per_s(now), 3),
+        },
+        "latency_ms": {phase: latency(one) for phase, one in counters.latencies.items()},
+        "gate": gate(upstream),
+        "last_error": last_error(upstream, now),
         "balance": upstream.balance,
         "ledger": upstream.ledger.snapshot(),
         "usage_mismatches": upstream.ledger.mismatches,
+    }
+
+
+def breaker(upstream: Upstream, now: float) -> dict[str, Any]:
+    """Return the breaker's state, and when it lets the next request try (seconds)."""
+    refusal = upstream.breaker.refusal(now)
+    return {
+        "state": upstream.breaker.state,
+        "cause": upstream.breaker.cause or None,
+        "failures_in_a_row": upstream.breaker.in_a_row,
+        "retry_in_s": None if refusal is None else round(refusal.retry_in_s, 3),
+    }
+
+
+def latency(one: Latency) -> dict[str, Any]:
+    """Return the percentiles of the last requests in milliseconds, nil before the first."""
+    found = {f"p{percent}": one.percentile(percent) for percent in (50, 99)}
+    return {
+        **{name: None if s is None else round(s * 1000, 3) for name, s in found.items()},
+        "count": one.count,
+    }
+
+
+def gate(upstream: Upstream) -> dict[str, dict[str, int]]:
+    """Return the account's slots by model family.
+
+    Those of the configuration, and others while they mean something: names of models come from
+    clients, and a typo must not stay on the screen for good.
+    """
+    limits, refused = upstream.settings.limits, upstream.counters.refused
+    seen = upstream.gate.snapshot()
+    busy = [family for family, state in seen.items() if state["in_use"] or state["queued"]]
+    found = {}
+    for family in dict.fromkeys([*limits.families, *limits.concurrency, *busy, *refused]):
+        configured = limits.ceiling_of(family)
+        state = seen.get(family, {})
+        found[family] = {
+            "in_use": state.get("in_use", 0),
+            "limit": upstream.ceiling(family, configured),
+            "configured": configured,
+            "queued": state.get("queued", 0),
+            "refused": refused[family],
+        }
+    return found
+
+
+def last_error(upstream: Upstream, now: float) -> dict[str, Any] | None:
+    """Return what went wrong last, in a request or in keeping sessions warm."""
+    troubles = (upstream.counters.last_error, upstream.sessions.last_failure)
+    last = max((one for one in troubles if one is not None), key=lambda one: one.at, default=None)
+    if last is None:
+        return None
+    return {
+        "code": last.code,
+        "message": last.message,
+        "http_status": last.http_status,
+        "age_s": round(now - last.at, 3),
     }
 
 

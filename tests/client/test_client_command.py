@@ -84,7 +84,9 @@ def test_cache_stats_of_a_new_daemon(command: Command, daemon: FakeDaemon) -> No
 def test_cache_info(command: Command, daemon: FakeDaemon) -> None:
     head, row = out(command("cache", "info")).splitlines()
     assert head.split()[:3] == ["ID", "UPSTREAM", "STATE"]
-    assert row.split() == ["s1", "deepseek", "idle", "12.5", "1.2", "4", "-", "TLSv1.3"]
+    cells = ["s1", "deepseek", "idle", "12.5", "1.2", "4", "-", "1.3", "127.0.0.1:50000"]
+    assert row.split() == cells
+    assert max(len(head), len(row)) <= 80
     assert json.loads(out(command("cache", "info", "--json"))) == [SESSION]
     daemon.on(Info, reply([]))
     assert out(command("cache", "info")) == "no sessions\n"
@@ -112,7 +114,10 @@ def test_cache_warm(command: Command, daemon: FakeDaemon) -> None:
 def test_status(command: Command, daemon: FakeDaemon) -> None:
     shown = out(command("status"))
     assert "0.1.0  running, pid 7, up 1 min 15 s" in shown
-    assert "slots flash  1 of 2500" in shown
+    assert "3 idle, 1 leased  (warm 2, at most 2500)" in shown
+    assert "flash       1     25        2500       3     4" in shown
+    assert "p99          20.0     81.5        900.0  61000.0" in shown
+    assert "deepseek-flash        10  1234567  765432  543210          0  1.5000" in shown
     assert "ann/1        1       0     10" in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert json.loads(out(command("status", "--json"))) == STATUS
@@ -126,6 +131,48 @@ def test_status(command: Command, daemon: FakeDaemon) -> None:
     assert "REFUSED" in shown
     assert "rejected       pool.warm: must be a number" in shown
     assert "open (connection refused)" in shown
+
+
+def test_status_tells_what_is_wrong_with_an_upstream(command: Command, daemon: FakeDaemon) -> None:
+    upstream: dict[str, Any] = {
+        **STATUS["upstreams"]["deepseek"],
+        "breaker": {
+            "state": "open",
+            "cause": "connection refused",
+            "failures_in_a_row": 5,
+            "retry_in_s": 12.4,
+        },
+        "backoff": {"failures_in_a_row": 3, "hold_s": 17.6},
+        "rates": {"requests_per_minute": 60, "tokens_per_minute": 9000, "next_start_in_s": 1.25},
+        "last_error": {"code": "rate_limited", "message": "429", "http_status": 429, "age_s": 61},
+        "balance": {
+            "is_available": False,
+            "balance_infos": [{"currency": "USD", "total_balance": "0.00"}],
+        },
+        "ledger": {"m": {"requests": 9, "requests_without_usage": 2, "cost": None}},
+        "usage_mismatches": 7,
+    }
+    daemon.on(Status, reply({**STATUS, "upstreams": {"deepseek": upstream}}))
+    shown = out(command("status"))
+    for line in (
+        "breaker      open, next try in 12 s, failures in a row: 5 (connection refused)",
+        "back-off     failures in a row: 3, Retry-After: 18 s left",
+        "rates        60 requests a minute, 9000 tokens a minute; the next request waits 1.2 s",
+        "last error   1 min 1 s ago, rate_limited: 429",
+        "usage        2 requests without usage",
+        "usage        7 answers whose prompt is not hit + miss",
+        "balance      0.00 USD  (does not suffice)",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_names_from_callers_do_not_break_the_tables(command: Command, daemon: FakeDaemon) -> None:
+    clients = [{"name": "x\n\x1b[31m" + "y" * 200, "active": 1, "queued": 0, "total": 1}]
+    upstream = {**STATUS["upstreams"]["deepseek"], "ledger": {"m" * 200: {"requests": 1}}}
+    daemon.on(Status, reply({**STATUS, "upstreams": {"d": upstream}, "clients": clients}))
+    shown = out(command("status"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\x1b" not in shown
 
 
 def test_reload_tells_key_by_key_and_fails_if_refused(command: Command, daemon: FakeDaemon) -> None:

@@ -39,6 +39,15 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
     assert "client 0" not in names
 
 
+def test_who_has_work_now_comes_before_who_had_more() -> None:
+    clients = Clients()
+    for _ in range(5):
+        clients.queued("past")
+        clients.ended("past", was_running=False)
+    clients.queued("now")
+    assert [entry["name"] for entry in clients.most_active(2)] == ["now", "past"]
+
+
 def test_who_has_something_open_is_not_forgotten() -> None:
     clients = Clients()
     clients.queued("waits")

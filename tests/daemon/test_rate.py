@@ -29,6 +29,16 @@ def test_what_was_used_is_owed_by_those_who_come_next() -> None:
     assert rate.wait(60.0) == 0.0
 
 
+def test_asking_how_long_the_next_one_would_wait_uses_nothing() -> None:
+    rate = Rate(60)
+    assert [rate.wait(0.0, 1.0) for _ in range(100)] == [0.0] * 100
+    for _ in range(8):
+        rate.use(0.0)
+    told = rate.wait(0.0, 1.0)
+    assert told == 3.0
+    assert rate.use(0.0) == told
+
+
 def test_a_pause_does_not_save_up_a_minute() -> None:
     rate = Rate(60)
     rate.use(0.0)

@@ -29,9 +29,9 @@ REPLIES: list[tuple[str, Record]] = [
 ]
 
 
-def documented_keys(name: str) -> set[str]:
-    """The keys in the table of one call's reply."""
-    inside = re.split(rf"^#### `{name}`\n", TEXT, flags=re.M)[1]
+def documented_keys(heading: str) -> set[str]:
+    """The keys in the first table under a heading."""
+    inside = re.split(rf"^{heading}\n", TEXT, flags=re.M)[1]
     table = inside.split("| key | type | meaning |\n", 1)[1].split("\n\n", 1)[0]
     return set(re.findall(r"^\| `(\w+)` \|", table, flags=re.M))
 
@@ -45,8 +45,10 @@ def test_the_replies_have_the_documented_keys(start: Start) -> None:
             assert isinstance(reply, m.Reply), reply
             found[name] = reply.data[0] if isinstance(reply.data, list) else reply.data
     assert {name: set(data) for name, data in found.items()} == {
-        name: documented_keys(name) for name, _message in REPLIES
+        name: documented_keys(f"#### `{name}`") for name, _message in REPLIES
     }
+    (upstream,) = found["status"]["upstreams"].values()
+    assert set(upstream) == documented_keys("##### An upstream's status")
 
 
 @pytest.mark.parametrize("status", [200, 401])

@@ -140,8 +140,47 @@ STATUS = {
             "base_url": "https://api.deepseek.com",
             "model": "deepseek-flash",
             "sessions": {"idle": 3, "leased": 1},
-            "breaker": {"state": "closed", "cause": None},
-            "gate": {"flash": {"in_use": 1, "limit": 2500, "queued": 0}},
+            "warm": 2,
+            "max_sessions": 2500,
+            "breaker": {
+                "state": "closed",
+                "cause": None,
+                "failures_in_a_row": 0,
+                "retry_in_s": None,
+            },
+            "backoff": {"failures_in_a_row": 0, "hold_s": 0.0},
+            "rates": {"requests_per_minute": 0, "tokens_per_minute": 0, "next_start_in_s": 0.0},
+            "lately": {"requests_per_s": 0.25, "tokens_per_s": 310.4},
+            "latency_ms": {
+                "queue": {"p50": 0.1, "p99": 20.0, "count": 10},
+                "connect": {"p50": 0.2, "p99": 81.5, "count": 10},
+                "first_token": {"p50": 350.0, "p99": 900.0, "count": 10},
+                "total": {"p50": 4000.0, "p99": 61000.0, "count": 10},
+            },
+            "gate": {
+                "flash": {
+                    "in_use": 1,
+                    "limit": 25,
+                    "configured": 2500,
+                    "queued": 3,
+                    "refused": 4,
+                }
+            },
+            "last_error": None,
+            "balance": None,
+            "ledger": {
+                "deepseek-flash": {
+                    "requests": 10,
+                    "hit": 1_234_567,
+                    "miss": 765_432,
+                    "output": 543_210,
+                    "reasoning": 0,
+                    "requests_without_usage": 0,
+                    "requests_without_price": 0,
+                    "cost": 1.5,
+                }
+            },
+            "usage_mismatches": 0,
         }
     },
     "requests": {"active": 1, "queued": 0, "total": 10, "ok": 9, "failed": 0},

@@ -108,10 +108,18 @@ def info(settings: Settings) -> int:
     elif not sessions:
         output.write_out("no sessions\n")
     else:
-        names = ("id", "upstream", "state", "age_s", "idle_s", "requests", "last_probe", "tls")
-        head = ("ID", "UPSTREAM", "STATE", "AGE S", "IDLE S", "REQUESTS", "LAST PROBE", "TLS")
-        output.print_table(head, [[entry.get(name) for name in names] for entry in sessions])
+        names = ("id", "upstream", "state", "age_s", "idle_s", "requests", "last_probe", "tls",
+                 "local_address")  # fmt: skip
+        # Short heads, so that it all fits 80 columns; the widest comes last.
+        head = ("ID", "UPSTREAM", "STATE", "AGE S", "IDLE S", "REQS", "PROBED", "TLS", "LOCAL")
+        output.print_table(
+            head, [[_shown(name, entry.get(name)) for name in names] for entry in sessions]
+        )
     return 0
+
+
+def _shown(name: str, value: Any) -> Any:
+    return str(value).removeprefix("TLSv") if name == "tls" and value else value
 
 
 @with_common

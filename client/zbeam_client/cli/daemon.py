@@ -1,8 +1,7 @@
-"""Commands about the daemon as a whole: ping, status, reload, drain, models, balance, config."""
+"""Commands about the daemon as a whole: ping, reload, drain, models, balance, config."""
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -12,8 +11,6 @@ from zbeam_client.cli import output
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_shared import __version__
 from zbeam_shared.errors import EXIT_CONFIG
-
-WATCH_S = 1.0
 
 
 @with_common
@@ -40,96 +37,8 @@ def ping(settings: Settings) -> int:
     return 0
 
 
-@with_common
-@click.command()
-@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
-@click.pass_obj
-def status(settings: Settings, *, watch: bool) -> int:
-    """Show the daemon, its upstreams, requests and clients."""
-    with settings.client() as client:
-        while True:
-            found = client.status()
-            if watch and not settings.json and output.is_terminal(sys.stdout):
-                output.write_out("\x1b[H\x1b[J")  # to the top, and clear what follows
-            _show_status(settings, found)
-            if not watch:
-                return 0
-            time.sleep(WATCH_S)
-
-
-def _show_status(settings: Settings, found: dict[str, Any]) -> None:
-    if settings.json:
-        output.print_json(found)
-        return
-    output.print_pairs(_describe_daemon(found))
-    for name, upstream in found.get("upstreams", {}).items():
-        output.write_out("\n")
-        output.print_pairs(_describe_upstream(name, upstream))
-        _print_ledger(upstream.get("ledger", {}))
-    clients = found.get("clients", [])
-    if clients:
-        output.write_out("\n")
-        names = ("name", "active", "queued", "total")
-        rows = [[entry.get(name) for name in names] for entry in clients]
-        output.print_table(("CLIENT", "ACTIVE", "QUEUED", "TOTAL"), rows)
-
-
-def _describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
-    config, requests = found.get("config", {}), found.get("requests", {})
-    kinds = {name: requests.get(name) for name in ("active", "queued", "ok", "failed")}
-    pairs = [
-        (
-            "zbeamd",
-            f"{found.get('version')}  {found.get('state')}, pid {found.get('pid')}, "
-            f"up {output.duration(found.get('uptime_s', 0))}",
-        ),
-        ("endpoint", str(found.get("endpoint"))),
-        ("configuration", f"{config.get('path')}, loaded {config.get('loaded_at')}"),
-        ("requests", f"{requests.get('total', 0)}  ({output.counts(kinds)})"),
-    ]
-    reloaded = config.get("last_reload")
-    if reloaded:
-        verdict = "done" if reloaded.get("ok") else "REFUSED, the former configuration is in use"
-        pairs.append(("last reload", f"{reloaded.get('at')}: {verdict}"))
-        pairs += [("", line) for line in _describe_reload(reloaded)]
-    if found.get("bad_messages"):
-        pairs.append(("bad messages", str(found["bad_messages"])))
-    return pairs
-
-
-def _describe_upstream(name: str, upstream: dict[str, Any]) -> list[tuple[str, str]]:
-    breaker = upstream.get("breaker", {})
-    cause = f" ({output.one_line(str(breaker['cause']))})" if breaker.get("cause") else ""
-    pairs = [
-        ("upstream", f"{name}: {upstream.get('model')} at {upstream.get('base_url')}"),
-        ("sessions", output.counts(upstream.get("sessions", {}))),
-        ("breaker", f"{breaker.get('state')}{cause}"),
-    ]
-    for family, gate in upstream.get("gate", {}).items():
-        queued = f", {gate['queued']} queued" if gate.get("queued") else ""
-        pairs.append((f"slots {family}", f"{gate.get('in_use')} of {gate.get('limit')}{queued}"))
-    balances = (upstream.get("balance") or {}).get("balance_infos", [])
-    return pairs + [("balance", f"{b.get('total_balance')} {b.get('currency')}") for b in balances]
-
-
-LEDGER = ("requests", "hit", "miss", "output", "reasoning", "cost")
-
-
-def _print_ledger(ledger: dict[str, dict[str, Any]]) -> None:
-    if ledger:
-        output.write_out("\n")
-        rows = [
-            [model, *(row.get(name) for name in LEDGER[:-1]), _money(row.get("cost"))]
-            for model, row in ledger.items()
-        ]
-        output.print_table(("MODEL", *(name.upper() for name in LEDGER)), rows)
-
-
-def _money(cost: float | None) -> str:
-    return "unknown" if cost is None else f"{cost:.4f}"
-
-
-def _describe_reload(answer: dict[str, Any]) -> list[str]:
+def describe_reload(answer: dict[str, Any]) -> list[str]:
+    """Return what a reload did, one line for each key."""
     lines = [f"applied        {key}" for key in answer.get("applied", [])]
     lines += [f"needs restart  {key}" for key in answer.get("needs_restart", [])]
     lines += [
@@ -156,7 +65,7 @@ def reload(settings: Settings) -> int:
     if settings.json:
         output.print_json(answer)
     else:
-        lines = _describe_reload(answer) or ["nothing has changed"]
+        lines = describe_reload(answer) or ["nothing has changed"]
         output.write_out("".join(f"{line}\n" for line in lines))
     if answer.get("ok"):
         return 0

@@ -17,7 +17,7 @@ COMMANDS = {
     "generate": "generate",
     "cache": "cache",
     "ping": "daemon",
-    "status": "daemon",
+    "status": "status",
     "doctor": "doctor",
     "reload": "daemon",
     "drain": "daemon",

@@ -124,9 +124,17 @@ def error_object(error: ZbeamError) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Print one JSON value: on one line for programs, indented for people."""
+    _print_json(value, indent=2 if is_terminal(sys.stdout) else None)
+
+
+def print_json_line(value: Any) -> None:
+    """Print one JSON value of several, on a line of its own."""
+    _print_json(value, indent=None)
+
+
+def _print_json(value: Any, indent: int | None) -> None:
     import json
 
-    indent = 2 if is_terminal(sys.stdout) else None
     write_out(json.dumps(plain(value), ensure_ascii=False, indent=indent) + "\n")
 
 
@@ -157,10 +165,36 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair a line; on a terminal long ones go on below."""
     pairs = list(pairs)
     width = max(len(name) for name, _ in pairs)
-    write_out("".join(f"{name.ljust(width)}  {value}".rstrip() + "\n" for name, value in pairs))
+    lines = [f"{name.ljust(width)}  {value}".rstrip() for name, value in pairs]
+    if is_terminal(sys.stdout):
+        lines = [_folded(line, width + 2) for line in lines]
+    write_out("".join(f"{line}\n" for line in lines))
+
+
+def _folded(line: str, indent: int) -> str:
+    """Break a line between words to fit the terminal."""
+    import shutil
+    import textwrap
+
+    columns = max(40, shutil.get_terminal_size().columns)
+    if len(line) <= columns:
+        return line
+    return textwrap.fill(
+        line,
+        columns,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def short(text: str, width: int) -> str:
+    """Return text on one line, cut where it is longer than ``width``."""
+    text = one_line(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def cell(value: Any) -> str:

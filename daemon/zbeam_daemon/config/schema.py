@@ -106,7 +106,6 @@ KEYS: tuple[Key, ...] = (
         "firewall.",
         "restart",
         "off",
-        reserved=True,
     ),
     Key(
         "daemon.drain_s",
