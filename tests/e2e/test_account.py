@@ -76,19 +76,20 @@ def test_requests_that_never_started_use_up_none_of_the_rate(
     start: Start, standin: Standin
 ) -> None:
     standin.set_scenario("[defaults]\ntokens = 1\n")
-    daemon = start(warm=0, limits="requests_per_minute = 120")
-    served(daemon.peer(), 12)  # what may come at once
+    daemon = start(warm=0, limits="requests_per_minute = 60")
+    served(daemon.peer(), 6)  # what may come at once
     peer = daemon.peer()
     for n in range(100):  # these will not wait for their turn
         peer.generate(request_id=b"%d" % n, deadline_s=0.2)
-    assert all(isinstance(answer, m.Error) for answer in peer.outcomes(100).values())
+    ended = peer.outcomes(100).values()
+    assert sum(isinstance(answer, m.Error) for answer in ended) > 90
     for n in range(100):  # and these are called off while they do
         peer.generate(request_id=b"%d" % n)
         peer.receive_until(m.Accepted)
     for n in range(100):
         peer.send(m.Cancel(), b"%d" % n)
     peer.outcomes(100)
-    peer.generate(deadline_s=5.0)
+    peer.generate(deadline_s=20.0)  # not the 190 s of those before it
     assert peer.result().finish_reason == "stop"
 
 
