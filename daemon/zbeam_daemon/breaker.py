@@ -92,11 +92,17 @@ class Breaker:
         if self._probe_since == admitted:
             self._probe_since = None
 
-    def failure(self, now: float, cause: str) -> None:
-        """Note that the upstream could not be reached or did not work."""
+    def failure(self, now: float, cause: str, *, admitted: float) -> None:
+        """Note that the upstream could not be reached or did not work.
+
+        ``admitted`` is when the request was let through. While a probe is under way, those from
+        before the opening that still fail tell nothing new.
+        """
         self.cause = cause
         self._in_a_row += 1
         if self.state == "half_open":
+            if self._probe_since is None or admitted < self._probe_since:
+                return
             self._machine.fire("probe_fail")
             self._opened_at = now
             self._probe_since = None

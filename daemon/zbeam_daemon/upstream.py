@@ -170,7 +170,7 @@ class Upstream:
         if error is None or refused or error.code == "content_filter":
             self.breaker.success()  # a refusal is an answer too
         elif error.code in _TROUBLE:
-            self.breaker.failure(now, error.message)
+            self.breaker.failure(now, error.message, admitted=began)
 
     def raise_ceilings(self, now: float) -> None:
         """Let the learned limits recover after quiet time."""

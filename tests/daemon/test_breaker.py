@@ -13,7 +13,7 @@ def opened(*, now: float = 100.0, cause: str = "503") -> Breaker:
     breaker = Breaker(failures=3, cooldown_s=10.0)
     for _ in range(3):
         assert breaker.admit(now) is None
-        breaker.failure(now, cause)
+        breaker.failure(now, cause, admitted=now)
     assert breaker.state == "open"
     return breaker
 
@@ -22,14 +22,14 @@ def test_failures_in_a_row_open_it_and_the_last_real_cause_is_told() -> None:
     breaker = Breaker(failures=3, cooldown_s=10.0)
     for n in range(3):
         assert breaker.state == "closed"
-        breaker.failure(100.0, f"cause {n}")
+        breaker.failure(100.0, f"cause {n}", admitted=100.0)
     assert breaker.admit(104.0) == Refusal("cause 2", 6.0)
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
     breaker = Breaker(failures=2, cooldown_s=10.0)
     for _ in range(20):
-        breaker.failure(0.0, "x")
+        breaker.failure(0.0, "x", admitted=0.0)
         breaker.success()
     assert breaker.admit(0.0) is None
 
@@ -37,7 +37,7 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
 def test_the_cooldown_runs_from_its_opening_and_not_from_later_failures() -> None:
     # Requests that were under way when it opened go on failing: they must not keep it open.
     breaker = opened(now=100.0)
-    breaker.failure(109.0, "late")
+    breaker.failure(109.0, "late", admitted=99.0)
     assert breaker.admit(109.9) is not None
     assert breaker.admit(110.0) is None
 
@@ -57,10 +57,19 @@ def test_one_request_tries_while_the_others_are_refused() -> None:
 def test_a_failed_try_opens_it_for_another_cooldown_with_the_new_cause() -> None:
     breaker = opened(now=100.0)
     assert breaker.admit(110.0) is None
-    breaker.failure(115.0, "still down")
+    breaker.failure(115.0, "still down", admitted=110.0)
     assert breaker.state == "open"
     assert breaker.admit(124.0) == Refusal("still down", 1.0)
     assert breaker.admit(125.0) is None
+
+
+def test_a_late_failure_from_before_the_opening_does_not_end_the_try() -> None:
+    breaker = opened(now=100.0)
+    assert breaker.admit(110.0) is None
+    breaker.failure(111.0, "stalled since", admitted=99.0)
+    assert breaker.state == "half_open"
+    breaker.success()
+    assert breaker.state == "closed"
 
 
 def test_a_try_that_never_reports_does_not_keep_it_shut_for_ever() -> None:
@@ -84,7 +93,7 @@ def test_one_failure_after_it_closed_does_not_open_it_again() -> None:
     breaker = opened(now=100.0)
     breaker.admit(110.0)
     breaker.success()
-    breaker.failure(111.0, "x")
+    breaker.failure(111.0, "x", admitted=111.0)
     assert breaker.state == "closed"
 
 
@@ -100,7 +109,7 @@ def test_settings_changed_by_a_reload_hold_from_the_next_question_on() -> None:
     assert breaker.admit(101.0) is None
     breaker.success()
     breaker.failures = 1
-    breaker.failure(102.0, "x")
+    breaker.failure(102.0, "x", admitted=101.0)
     assert breaker.state == "open"
     assert repr(breaker) == "<Breaker open, 1 failures in a row>"
 
@@ -112,7 +121,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def begin(self, failures: int, cooldown: float) -> None:
         self.breaker = Breaker(failures=failures, cooldown_s=cooldown)
         self.now = 1000.0
-        self.under_way = 0
+        self.under_way: list[float] = []  # when each was let through
         self.in_a_row = 0
         self.causes: list[str] = [""]
         self.opened_at = 0.0
@@ -135,17 +144,17 @@ class BreakerMachine(RuleBasedStateMachine):
             assert self.tried_at is not None
             assert (refusal is None) is (self.now - self.tried_at >= cooldown)
         if refusal is None:
-            self.under_way += 1
+            self.under_way.append(self.now)
             if before != "closed":
                 self.tried_at = self.now
         else:
             assert refusal.cause == self.causes[-1]
             assert 0 < refusal.retry_in_s <= cooldown
 
-    @precondition(lambda self: getattr(self, "under_way", 0) > 0)
-    @rule(outcome=st.sampled_from(["success", "failure", "silence"]))
-    def report(self, outcome: str) -> None:
-        self.under_way -= 1
+    @precondition(lambda self: bool(getattr(self, "under_way", None)))
+    @rule(data=st.data(), outcome=st.sampled_from(["success", "failure", "silence"]))
+    def report(self, data: st.DataObject, outcome: str) -> None:
+        admitted = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
         before = self.breaker.state
         if outcome == "success":
             self.in_a_row = 0
@@ -154,8 +163,9 @@ class BreakerMachine(RuleBasedStateMachine):
         elif outcome == "failure":
             self.in_a_row += 1
             self.causes.append(f"cause {len(self.causes)}")
-            self.breaker.failure(self.now, self.causes[-1])
-            trips = before == "half_open" or (
+            self.breaker.failure(self.now, self.causes[-1], admitted=admitted)
+            decides = self.tried_at is not None and admitted >= self.tried_at
+            trips = (before == "half_open" and decides) or (
                 before == "closed" and self.in_a_row >= self.breaker.failures
             )
             if trips:
