@@ -46,7 +46,7 @@ def test_an_interim_response_is_not_the_answer_and_shifts_no_other(
 
 def endless(piece: bytes) -> Any:
     def body() -> Iterator[bytes]:
-        until = time.monotonic() + 8.0
+        until = time.monotonic() + 40.0
         while time.monotonic() < until:
             yield piece
 
@@ -70,8 +70,8 @@ def test_a_flood_from_the_upstream_keeps_nobody_else_waiting(start: Start, piece
         error = peer.error()
         assert error.code == "deadline_exceeded"
         assert error.outcome is not None
-        assert error.outcome.timings_ms.total < 6000, "the deadline counts during a flood too"
-        assert worst < 5.0
+        assert error.outcome.timings_ms.total < 20_000, "the deadline counts during a flood too"
+        assert worst < 10.0
 
 
 @pytest.mark.parametrize(
