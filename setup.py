@@ -24,6 +24,8 @@ DEV = [
     "coverage>=7.6",
     "ruff>=0.14",
     "mypy>=1.18",
+    "types-jsonschema>=4.23",
+    "types-PyYAML>=6.0.12",
     "types-requests>=2.32",
     *STANDIN,
 ]
@@ -42,11 +44,14 @@ setup(
     install_requires=[
         "click>=8.2",
         "gevent>=25.9",
+        "jsonschema>=4.23",
         "msgpack>=1.1",
         "msgspec>=0.19",
         "python-dotenv>=1.1",
+        "pyyaml>=6.0.2",
         "pyzmq>=27.0",
         "requests>=2.32.4",
+        "rich>=13.9",
         "urllib3>=2.5",
         "watchdog>=6.0",
     ],
