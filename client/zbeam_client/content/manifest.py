@@ -28,10 +28,14 @@ _ROOM = 64 * 1024
 
 
 class Entry(NamedTuple):
-    """What is remembered of a file: the hash of what it was made from, and of its content."""
+    """What is remembered of a file: the hash of what it was made from, and of its content.
+
+    ``replaces`` is the hash of the content that was in its place before, if there was any.
+    """
 
     inputs: str
     sha256: str
+    replaces: str | None = None
 
 
 class Manifest:
@@ -164,7 +168,7 @@ class Manifest:
                 if n == 0 and "zbeam_manifest" in found:
                     self._check_version(found["zbeam_manifest"])
                     continue
-                entry = Entry(str(found["inputs"]), str(found["sha256"]))
+                entry = Entry(str(found["inputs"]), str(found["sha256"]), found.get("replaces"))
                 self._entries[str(found["file"])] = entry
             except (ValueError, KeyError, TypeError):
                 self.spoiled += 1
