@@ -103,13 +103,22 @@ class Run:
 
     async def _worker(self, client: AsyncClient) -> None:
         while (task := await self._next()) is not None:
-            await self._item(client, task)
-            async with self._work_changed:
-                # One by one: a thousand idle workers need not all look at one item.
-                if self._over:
-                    self._work_changed.notify_all()
-                else:
-                    self._work_changed.notify(max(1, self._schedule.ready))
+            try:
+                await self._item(client, task)
+            except Exception as error:
+                # A defect of ours; the others must not wait for an item that never ends.
+                self.report.stopped = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                await self._wake()
+
+    async def _wake(self) -> None:
+        async with self._work_changed:
+            # One by one: a thousand idle workers need not all look at one item.
+            if self._over:
+                self._work_changed.notify_all()
+            else:
+                self._work_changed.notify(max(1, self._schedule.ready))
 
     async def _next(self) -> Task | None:
         async with self._work_changed:
@@ -196,11 +205,9 @@ class Run:
         while not writing.done():
             try:
                 # It is paid for: whatever ends this run, it is written first.
-                await asyncio.shield(writing)
+                await asyncio.wait({writing})
             except asyncio.CancelledError:
                 cancelled = True
-            except OSError:
-                break
         problem = writing.exception()
         if isinstance(problem, OSError):
             reason = f"cannot write {problem.filename or task.path}: {problem.strerror}"
