@@ -65,10 +65,11 @@ class ZbeamError(Exception):
     ``http_status`` is the upstream's, when it answered at all. ``retryable`` says whether the
     same call may work later; ``exit_status`` is the command's. Both follow the code unless they are
     given. ``outcome`` holds what is known of a request that failed on its way (content that had
-    arrived, attempts), else None.
+    arrived, attempts), else None. ``details`` are further lines, for failures that are many in one.
     """
 
     outcome: Outcome | None = None
+    details: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -105,6 +105,8 @@ def fail(settings: Settings, error: ZbeamError, found: dict[str, Any] | None = N
     if settings.json and sys.stdout is not None:
         print_json({"ok": False, **(found or {}), "error": error_object(error)})
     warn(error_line(error))
+    for detail in error.details:
+        say(f"  {one_line(detail)}")
     return error.exit_status
 
 
@@ -116,6 +118,7 @@ def error_object(error: ZbeamError) -> dict[str, Any]:
         "hint": error.hint,
         "http_status": error.http_status,
         "retryable": error.retryable,
+        **({"details": list(error.details)} if error.details else {}),
     }
 
 

@@ -1,23 +1,39 @@
-"""From a selection of materials and components to the tasks of a run."""
+"""From a selection of materials and components to the tasks of a run.
+
+Everything that can be known to be wrong before the first request is found here, together with
+what the loading of the data has found, and raised as one ``DataError``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from zbeam_client.content.model import Plan
+from zbeam_client.content.components import KNOWN, file_of
+from zbeam_client.content.model import Component, Material, Plan, Task
+from zbeam_client.content.names import find, suggestion
+from zbeam_client.content.paths import (
+    DEFAULT_OUT,
+    DEFAULT_PATTERN,
+    faults_in_pattern,
+    path_of,
+)
+from zbeam_client.content.problems import Problems, listed
 from zbeam_client.content.project import Project
-
-DEFAULT_OUT = Path("content/components")
-DEFAULT_PATTERN = "{component}/{slug}-laser-cleaning{suffix}"
+from zbeam_client.content.template import Placeholder, look_up, placeholders, prefix_of
+from zbeam_client.content.values import NAMES, values_of
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What to write: names as a person types them, in any case.
 
-    No ``materials`` and no ``category`` means all materials; no ``components`` means all.
+    No ``materials`` and no ``category`` means all materials; with both, those that are in both.
+    No ``components`` means all that the data has.
     """
 
     materials: tuple[str, ...] = ()
@@ -36,7 +52,234 @@ def make_plan(
 ) -> Plan:
     """Return the tasks, by material, each after those that it depends on.
 
-    ``now`` (aware) is what ``{timestamp}`` becomes. Raises ``DataError`` with every problem of
-    the data and of the selection.
+    ``now`` (aware) is what ``{timestamp}`` becomes. ``model`` goes before a component's own. A
+    dependency that is not selected becomes one of the plan's ``outside`` files, which must
+    exist. Raises ``DataError`` with every problem of the data and of the selection.
     """
-    raise NotImplementedError
+    problems = Problems()
+    problems.extend(project.problems)
+    materials = _materials(project, selection, problems)
+    names = _components(project, selection, problems)
+    for fault in faults_in_pattern(pattern):
+        problems.add("", fault, key="--pattern")
+    timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    values = {
+        material.slug: values_of(material, project.authors.get(material.author_id, {}), timestamp)
+        for material in materials
+    }
+    usable = [project.components[name] for name in names if name in project.components]
+    if not project.problems:
+        for component in usable:
+            _check_values(component, materials, values, project, problems)
+    if len(problems):
+        problems.check()
+    places = _Places(out.absolute(), pattern, problems)
+    outside: dict[str, Path] = {}
+    tasks: list[Task] = []
+    shared = {component.name: _Shared(component, model) for component in usable}
+    for material in materials:
+        for component in usable:
+            for other in component.depends_on:
+                key = f"{material.slug}/{other}"
+                if other not in shared and key not in outside:
+                    outside[key] = places.of(material, project.components[other])
+            path = places.of(material, component)
+            tasks.append(shared[component.name].task(material, path, values[material.slug]))
+    _check_outside(outside, problems)
+    problems.check()
+    return Plan(tuple(tasks), out.absolute(), outside)
+
+
+def _materials(project: Project, selection: Selection, problems: Problems) -> list[Material]:
+    by_name = {material.name: material for material in project.materials}
+    chosen = list(project.materials)
+    if selection.materials:
+        found = [
+            _named(name, by_name, "material", problems, project) for name in selection.materials
+        ]
+        wanted = set(found)
+        chosen = [material for material in chosen if material.name in wanted]
+    if selection.category is not None:
+        categories = dict.fromkeys(material.category for material in project.materials)
+        category = _named(selection.category, categories, "category", problems, project)
+        chosen = [material for material in chosen if material.category == category]
+    if not chosen and not len(problems):
+        problems.add("", "no material is in both", key="--material, --category")
+    return chosen
+
+
+def _named(
+    wanted: str, known: Iterable[str], what: str, problems: Problems, project: Project
+) -> str | None:
+    known = list(known)
+    found = find(wanted, known)
+    # An item with a problem may be the one that is meant: that is said already.
+    if found is None and not project.problems:
+        hint = suggestion(wanted, known) or "; zbeam-client materials lists what there is"
+        problems.add("", f"no {what} {wanted!r}{hint}", key=f"--{what}")
+    return found
+
+
+def _components(project: Project, selection: Selection, problems: Problems) -> list[str]:
+    """Return the names of the chosen components, dependencies first."""
+    known = sorted({*project.components, *project.broken})
+    if not known:
+        message = "no component there has a prompt.yaml"
+        problems.add("components", message)
+        return []
+    wanted = list(known)
+    if selection.components:
+        wanted = []
+        for name in selection.components:
+            found = find(name, known)
+            if found is None and find(name, KNOWN):
+                problems.add(file_of(name.strip().lower()), "is missing")
+            elif found is None:
+                hint = suggestion(name, known) or f"; there are {listed(known, 20)}"
+                problems.add("", f"no component {name!r}{hint}", key="--components")
+            elif found not in wanted:
+                wanted.append(found)
+    needed = dict.fromkeys(wanted)
+    for name in wanted:
+        if name in project.components:
+            needed.update(dict.fromkeys(project.components[name].depends_on))
+    for name in needed:
+        problems.extend(project.broken.get(name, ()))
+    return _ordered(wanted, project.components)
+
+
+def _ordered(names: Sequence[str], components: dict[str, Component]) -> list[str]:
+    """Return the names, each after those of its dependencies that are among them."""
+    done: dict[str, None] = {}
+
+    def place(name: str, above: tuple[str, ...]) -> None:
+        if name in done or name in above or name not in components:
+            return  # a circle has been reported
+        for other in components[name].depends_on:
+            place(other, (*above, name))
+        done[name] = None
+
+    for name in names:
+        place(name, ())
+    return [name for name in done if name in names]
+
+
+def _check_values(
+    component: Component,
+    materials: Sequence[Material],
+    values: dict[str, dict[str, Any]],
+    project: Project,
+    problems: Problems,
+) -> None:
+    """Find each placeholder that has no value, and name the materials that it lacks."""
+    for placeholder in placeholders(component.template):
+        if placeholder.name in component.depends_on:
+            continue
+        without = []
+        for material in materials:
+            try:
+                look_up(placeholder, values[material.slug], {})
+            except KeyError:
+                without.append(material.name)
+        if without:
+            problems.add(
+                file_of(component.name),
+                _why(placeholder, without, len(materials), values, project),
+                key="template",
+            )
+
+
+def _why(
+    placeholder: Placeholder,
+    without: list[str],
+    of: int,
+    values: dict[str, dict[str, Any]],
+    project: Project,
+) -> str:
+    known = {name for found in values.values() for name in found}
+    if placeholder.name in known:
+        return (
+            f"placeholder {placeholder} has no value for {listed(without)} ({len(without)} of {of})"
+        )
+    if placeholder.name in project.components or placeholder.name in KNOWN:
+        return f"placeholder {placeholder} needs depends_on: [{placeholder.name}]"
+    near = suggestion(placeholder.name, sorted({*known, *NAMES}))
+    return f"there is no placeholder {{{placeholder.name}}}{near}"
+
+
+class _Places:
+    """Paths of the files, no two of them the same."""
+
+    def __init__(self, out: Path, pattern: str, problems: Problems) -> None:
+        self._out = out
+        self._pattern = pattern
+        self._problems = problems
+        self._taken: dict[str, str] = {}
+
+    def of(self, material: Material, component: Component) -> Path:
+        key = f"{material.slug}/{component.name}"
+        try:
+            path = path_of(
+                self._pattern,
+                component=component.name,
+                slug=material.slug,
+                category=material.category,
+                suffix=component.suffix,
+            )
+        except ValueError as error:
+            self._problems.add("", str(error), item=key, key="--pattern")
+            return self._out
+        other = self._taken.setdefault(path, key)
+        if other != key:
+            message = f"{path} would be the file of {other} too"
+            self._problems.add("", message, item=key, key="--pattern")
+        return self._out / path
+
+
+class _Shared:
+    """What all tasks of one component have in common; made once, for there may be thousands."""
+
+    def __init__(self, component: Component, model: str | None) -> None:
+        self._component = component
+        self._model = model or component.parameters.get("model")
+        self._parameters = {k: v for k, v in component.parameters.items() if k != "model"}
+        start = prefix_of(component.template)
+        system = component.system or ""
+        self._prefix_chars = len(system) + len(start)
+        whole = "\0".join([self._model or "", system, start])
+        self._prefix = sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def task(self, material: Material, path: Path, values: dict[str, Any]) -> Task:
+        component = self._component
+        return Task(
+            key=f"{material.slug}/{component.name}",
+            material=material.name,
+            slug=material.slug,
+            category=material.category,
+            component=component.name,
+            template=component.template,
+            values=values,
+            depends_on=tuple(f"{material.slug}/{other}" for other in component.depends_on),
+            parameters=self._parameters,
+            checks=component.checks,
+            path=path,
+            prefix=self._prefix,
+            prefix_chars=self._prefix_chars,
+            system=component.system,
+            model=self._model,
+        )
+
+
+def _check_outside(outside: dict[str, Path], problems: Problems) -> None:
+    missing: dict[str, list[Path]] = {}
+    for key, path in outside.items():
+        if not path.is_file():
+            missing.setdefault(key.rpartition("/")[2], []).append(path)
+    for component, paths in missing.items():
+        problems.add(
+            "",
+            f"others need the files of {component}, and {len(paths)} of them are not there: "
+            f"{listed([str(path) for path in paths], 3)}; add {component} to the components, or "
+            "write it first",
+            key="--components",
+        )

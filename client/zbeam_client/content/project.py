@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zbeam_client.content.authors import load_authors
+from zbeam_client.content.components import load_components
+from zbeam_client.content.materials import load_materials
 from zbeam_client.content.model import Component, Material, Problem
+from zbeam_client.content.problems import DataError, Problems
+from zbeam_shared.errors import ZbeamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Project:
 
     def check(self) -> None:
         """Raise ``DataError`` if materials or authors have problems."""
+        if self.problems:
+            raise DataError(self.problems)
 
 
 def load_project(data: Path) -> Project:
@@ -36,4 +43,14 @@ def load_project(data: Path) -> Project:
     those that only a selection shows. Raises ``ZbeamError`` bad_request if ``data`` is not a
     folder.
     """
-    raise NotImplementedError
+    if not data.is_dir():
+        raise ZbeamError(
+            "bad_request",
+            f"{data} is not a folder",
+            hint="--data is the folder that holds data/materials.yaml and components/",
+        )
+    problems = Problems()
+    authors = load_authors(data, problems)
+    materials = load_materials(data, authors, problems)
+    components, broken = load_components(data)
+    return Project(data, materials, authors, components, problems.all(), broken)

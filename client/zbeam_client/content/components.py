@@ -1,0 +1,159 @@
+"""components/NAME/prompt.yaml: what is asked for each kind of file."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from zbeam_client.content.criteria import load_checks
+from zbeam_client.content.model import Component, Problem
+from zbeam_client.content.names import is_component_name, suggestion
+from zbeam_client.content.parameters import check_parameters
+from zbeam_client.content.problems import Place, Problems, kind_of
+from zbeam_client.content.reading import read_yaml
+from zbeam_client.content.template import faults_in
+
+FOLDER = "components"
+KNOWN = {
+    # component: (form of its answers, end of its files' names)
+    "frontmatter": ("frontmatter", ".md"),
+    "metatags": ("yaml", ".yaml"),
+    "bullets": ("text", ".md"),
+    "caption": ("text", ".md"),
+    "text": ("text", ".md"),
+    "tags": ("text", ".md"),
+    "jsonld": ("yaml", ".yaml"),
+}
+"""What holds for the components of Z-Beam Generator where their files say nothing else."""
+_OTHER = ("text", ".md")
+_OURS = ("template", "parameters", "depends_on", "system", "suffix", "checks")
+_SUFFIX = re.compile(r"(\.[a-zA-Z0-9]{1,16}){1,3}")
+
+Broken = dict[str, tuple[Problem, ...]]
+
+
+def file_of(name: str) -> str:
+    """Return a component's file, relative to the data's folder."""
+    return f"{FOLDER}/{name}/prompt.yaml"
+
+
+def load_components(root: Path) -> tuple[dict[str, Component], Broken]:
+    """Return the components by name, and those that cannot be used with what is wrong.
+
+    A folder without a prompt.yaml is no component.
+    """
+    components: dict[str, Component] = {}
+    broken: Broken = {}
+    for name in _names(root):
+        problems = Problems()
+        component = _load(root, name, problems)
+        if component is not None:
+            components[name] = component
+        if len(problems):
+            broken[name] = problems.all()
+    for name, component in components.items():
+        found = _check_dependencies(component, components, set(broken))
+        if found:
+            broken[name] = broken.get(name, ()) + found
+    return components, broken
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        folders = sorted(path for path in (root / FOLDER).iterdir() if path.is_dir())
+    except OSError:
+        return []
+    return [path.name for path in folders if (path / "prompt.yaml").exists()]
+
+
+def _load(root: Path, name: str, problems: Problems) -> Component | None:
+    file = file_of(name)
+    place = Place(problems, file)
+    if not is_component_name(name):
+        place.add("the folder's name must be of lower-case letters, digits, - and _")
+        return None
+    found = read_yaml(root, file, problems)
+    if len(problems):
+        return None
+    if not isinstance(found, dict):
+        place.add(f"must be a map with a template, not {kind_of(found)}")
+        return None
+    for key in found:
+        # Keys of others are theirs; but one that is nearly ours is a slip of the pen.
+        if key not in _OURS and (near := get_close_matches(key, _OURS, 1, 0.8)):
+            place.add(f"no such key; did you mean {near[0]!r}?", key)
+    form, default_suffix = KNOWN.get(name, _OTHER)
+    return Component(
+        name=name,
+        template=_text(found, "template", place) or "",
+        parameters=check_parameters(found.get("parameters"), place),
+        depends_on=_depends_on(found.get("depends_on"), place),
+        suffix=_suffix(found, default_suffix, place),
+        checks=load_checks(found.get("checks"), form, f"{FOLDER}/{name}", root, place),
+        system=_text(found, "system", place),
+    )
+
+
+def _text(found: dict[str, Any], key: str, place: Place) -> str | None:
+    value = found.get(key)
+    if value is None and key != "template":
+        return None
+    if value is None:
+        place.add("is missing", key)
+        return None
+    if not isinstance(value, str):
+        place.add(f"must be text, not {kind_of(value)}", key)
+        return None
+    if not value.strip():
+        place.add("is empty", key)
+    if key == "template":
+        for fault in faults_in(value):
+            place.add(fault, key)
+    return value
+
+
+def _depends_on(found: Any, place: Place) -> tuple[str, ...]:
+    names = [found] if isinstance(found, str) else found or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        place.add("must be a list of components", "depends_on")
+        return ()
+    return tuple(dict.fromkeys(names))
+
+
+def _suffix(found: dict[str, Any], default: str, place: Place) -> str:
+    value = found.get("suffix", default)
+    if not isinstance(value, str) or not _SUFFIX.fullmatch(value):
+        place.add("must be the end of a file's name, such as .md", "suffix")
+        return default
+    return value
+
+
+def _check_dependencies(
+    component: Component, components: dict[str, Component], unreadable: set[str]
+) -> tuple[Problem, ...]:
+    problems = Problems()
+    place = Place(problems, file_of(component.name))
+    for other in component.depends_on:
+        if other not in components and other not in unreadable:
+            place.add(f"no component {other!r}{suggestion(other, components)}", "depends_on")
+    cycle = _cycle(component.name, components)
+    if cycle:
+        place.add(f"goes in a circle: {' -> '.join(cycle)}", "depends_on")
+    return problems.all()
+
+
+def _cycle(name: str, components: dict[str, Component]) -> tuple[str, ...]:
+    """Return the way from a component back to itself, () if there is none."""
+    todo: list[tuple[str, ...]] = [(name,)]
+    seen: set[str] = set()
+    while todo:
+        way = todo.pop()
+        for other in components[way[-1]].depends_on:
+            if other == name:
+                return (*way, name)
+            if other in components and other not in seen:
+                seen.add(other)
+                todo.append((*way, other))
+    return ()

@@ -1,0 +1,88 @@
+"""What a run would send and cost, without a request: roughly, for a person to decide by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from zbeam_client.content.model import Plan, Task
+from zbeam_client.content.template import render_visibly
+
+CHARS_PER_TOKEN = 4
+"""A rule of thumb for English; code and other scripts take more tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money for a million tokens, as the daemon's configuration has it."""
+
+    hit: float
+    miss: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Rough figures for a whole run.
+
+    ``hit_tokens`` of the ``prompt_tokens`` can come from the API's prefix cache, because another
+    prompt began with them before. ``output_tokens`` is the most that the answers may have, None
+    if a component has no max_tokens. ``cost`` is what all that comes to, None when a price or
+    ``output_tokens`` is unknown.
+    """
+
+    tasks: int
+    prompt_tokens: int
+    hit_tokens: int
+    output_tokens: int | None
+    cost: float | None
+
+
+def prompt_of(task: Task) -> str:
+    """Return a task's prompt; fields of dependencies, not written yet, stay as placeholders."""
+    return render_visibly(task.template, task.values, {})
+
+
+def tokens_in(text: str) -> int:
+    """Return about how many tokens a text has: characters by four, rounded up."""
+    return -(-len(text) // CHARS_PER_TOKEN)
+
+
+def estimate(plan: Plan, prices: Mapping[str, Price], default_model: str | None = None) -> Estimate:
+    """Return what a run would take; ``prices`` by model.
+
+    ``default_model`` is the daemon's, for tasks that name none.
+    """
+    prompt_tokens, hit_tokens, output_tokens = 0, 0, 0
+    cost = 0.0
+    bounded, priced = True, True
+    for task, tokens, hits in _prompts(plan.tasks):
+        most = task.parameters.get("max_tokens")
+        prompt_tokens += tokens
+        hit_tokens += hits
+        output_tokens += most or 0
+        bounded = bounded and most is not None
+        price = prices.get(task.model or default_model or "")
+        if price is None:
+            priced = False
+        else:
+            spent = hits * price.hit + (tokens - hits) * price.miss + (most or 0) * price.output
+            cost += spent / 1e6
+    return Estimate(
+        tasks=len(plan.tasks),
+        prompt_tokens=prompt_tokens,
+        hit_tokens=hit_tokens,
+        output_tokens=output_tokens if bounded else None,
+        cost=cost if bounded and priced else None,
+    )
+
+
+def _prompts(tasks: Iterable[Task]) -> Iterable[tuple[Task, int, int]]:
+    """Yield each task, its prompt's tokens, and how many of them an earlier one began with."""
+    seen: set[str] = set()
+    for task in tasks:
+        tokens = tokens_in((task.system or "") + prompt_of(task))
+        # Rounded down: a cache keeps whole blocks.
+        hits = task.prefix_chars // CHARS_PER_TOKEN if task.prefix in seen else 0
+        seen.add(task.prefix)
+        yield task, tokens, min(hits, tokens)
