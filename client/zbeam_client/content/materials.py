@@ -44,8 +44,8 @@ def load_materials(
     for category, item, place in _items(found["materials"], problems):
         fields = _fields(category, item, templates, place)
         _check_author(item, authors, place)
-        name = item.get("name")
-        if not _check_name(name, place):
+        name = _name(item.get("name"), place)
+        if name is None:
             continue
         slug = slug_of(name)
         if slug in by_slug:
@@ -100,7 +100,7 @@ def _items(
             yield category, item if kind is None else {"article_type": kind, **item}, place
 
 
-def _check_name(name: Any, place: Place) -> bool:
+def _name(name: Any, place: Place) -> str | None:
     if name is None:
         fault = "is missing"
     elif not isinstance(name, str):
@@ -109,7 +109,8 @@ def _check_name(name: Any, place: Place) -> bool:
         fault = fault_in_name(name)
     if fault:
         place.add(fault, "name")
-    return not fault
+        return None
+    return str(name)
 
 
 def _check_author(item: dict[str, Any], authors: dict[int, Any], place: Place) -> None:

@@ -32,10 +32,9 @@ def check_parameters(found: Any, place: Place) -> dict[str, Any]:
             near = suggestion(name, _CHECKS) or f"; there are {known}"
             place.add(f"no such parameter{near}", key)
         elif value is not None:
-            value, fault = check(value)
+            checked[name], fault = check(value)
             if fault:
                 place.add(fault, key)
-            checked[name] = value
     return checked
 
 

@@ -6,7 +6,7 @@ what the loading of the data has found, and raised as one ``DataError``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -60,8 +60,6 @@ def make_plan(
     problems.extend(project.problems)
     materials = _materials(project, selection, problems)
     names = _components(project, selection, problems)
-    for fault in faults_in_pattern(pattern):
-        problems.add("", fault, key="--pattern")
     timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     values = {
         material.slug: values_of(material, project.authors.get(material.author_id, {}), timestamp)
@@ -71,7 +69,10 @@ def make_plan(
     if not project.problems:
         for component in usable:
             _check_values(component, materials, values, project, problems)
-    if len(problems):
+    faults = faults_in_pattern(pattern)
+    for fault in faults:
+        problems.add("", fault, key="--pattern")
+    if faults:
         problems.check()
     places = _Places(out.absolute(), pattern, problems)
     outside: dict[str, Path] = {}
@@ -81,7 +82,7 @@ def make_plan(
         for component in usable:
             for other in component.depends_on:
                 key = f"{material.slug}/{other}"
-                if other not in shared and key not in outside:
+                if other not in shared and other in project.components and key not in outside:
                     outside[key] = places.of(material, project.components[other])
             path = places.of(material, component)
             tasks.append(shared[component.name].task(material, path, values[material.slug]))
