@@ -74,7 +74,7 @@ def parse(text: str, form: str) -> Any:
     name = _NAMES[form]
     try:
         if form == "json":
-            data = parse_json(text)
+            data = parse_json(text.strip())
         elif form == "yaml":
             data = parse_yaml(text)
         else:
