@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from zbeam_client.content.model import Checks
 from zbeam_client.content.names import suggestion
 from zbeam_client.content.problems import Place, Problems, kind_of
@@ -69,6 +67,8 @@ def _schema(found: Any, folder: str, root: Path, place: Place) -> dict[str, Any]
         return None
     if found is None:
         return None
+    import jsonschema
+
     schema: dict[str, Any] = found
     for reference in _references(schema):
         if not reference.startswith("#"):

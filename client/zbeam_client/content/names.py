@@ -30,7 +30,7 @@ def fault_in_name(name: str) -> str:
     if not name.strip():
         return "is empty"
     if any(not char.isprintable() for char in name):
-        return "has a line break or a control character"
+        return "has a line break, a control character or another that cannot be seen"
     if "/" in name or "\\" in name or ".." in name:
         return "must not contain '/', '\\' or '..'"
     slug = slug_of(name)

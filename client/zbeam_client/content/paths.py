@@ -38,7 +38,7 @@ def _faults_in_field(placeholder: Placeholder) -> list[str]:
 def _fault_in_path(path: str) -> str:
     """Return why a path, relative to the output folder, is none; "" if it is good."""
     if any(not char.isprintable() for char in path):
-        return "has a line break or a control character"
+        return "has a line break, a control character or another that cannot be seen"
     for part in path.split("/"):
         if part in ("", ".", ".."):
             return f"{path!r} would not be a file inside the output folder"
