@@ -87,9 +87,7 @@ def generate_content(
     """Carry out a run, or only show it; returns the exit status. Raises ``ZbeamError``."""
     for name, option in _NOT_FOR_RUNS.items():
         if options.get(name) not in (None, False, ()):
-            raise click.UsageError(
-                f"{option} is for a single prompt, not for a content run"
-            )
+            raise click.UsageError(f"{option} is for a single prompt, not for a content run")
     wanted.check()
     overrides = {name: options[name] for name in _OVERRIDES if options.get(name) is not None}
     plan = _plan(wanted, options.get("model"), overrides)

@@ -15,6 +15,11 @@ from zbeam_client.content.preview import CHARS_PER_TOKEN, estimate, prompt_of, t
 from zbeam_client.content.report import REPORT, Report, Row
 
 _LISTED = 20
+_HEAD = (
+    *("COMPONENT", "MADE", "SKIPPED", "KEPT", "FAILED", "LEFT", "RETRIES", "REQUESTS"),
+    *("HIT", "MISS", "OUT", "HIT%", "COST", "PREFIX"),
+)
+_MAYBE = {"SKIPPED", "KEPT", "LEFT", "RETRIES"}
 
 
 def print_report(settings: Settings, report: Report) -> None:
@@ -22,12 +27,12 @@ def print_report(settings: Settings, report: Report) -> None:
     if settings.json:
         output.print_json(report.as_json())
         return
-    head = ("COMPONENT", "MADE", "SKIPPED", "KEPT", "FAILED", "LEFT", "RETRIES", "REQUESTS")
-    more = ("HIT", "MISS", "OUTPUT", "HIT RATE", "COST", "PREFIX")
     rows = [_row(name, row) for name, row in report.components.items()]
     if len(rows) > 1:
         rows.append(_row("all", report.total))
-    output.print_table((*head, *more), rows)
+    # Most runs have nothing to say in half of the columns, and a terminal has 80.
+    told = [n for n, name in enumerate(_HEAD) if name not in _MAYBE or any(r[n] for r in rows)]
+    output.print_table([_HEAD[n] for n in told], [[row[n] for n in told] for row in rows])
     tally = report.total.tally
     facts = [f"{output.duration(report.elapsed_s)}"]
     if (rate := report.per_minute()) is not None:

@@ -13,7 +13,9 @@ from zbeam_client.content.model import Checks
 from zbeam_client.content.parsing import strip_fences
 from zbeam_client.content.schemas import Schema, SchemaError
 
-FRONTMATTER = "---\ntitle: Laser cleaning of copper\nimages:\n  hero:\n    alt: Copper\n---\n\nText.\n"
+FRONTMATTER = (
+    "---\ntitle: Laser cleaning of copper\nimages:\n  hero:\n    alt: Copper\n---\n\nText.\n"
+)
 YAML = "title: Copper\ntags: [a, b]\n"
 JSON = '{"title": "Copper", "tags": ["a"]}\n'
 GOOD = {"frontmatter": FRONTMATTER, "yaml": YAML, "json": JSON, "text": "Copper is a metal.\n"}
