@@ -31,6 +31,9 @@ _OTHER = ("text", ".md")
 _OURS = ("template", "parameters", "depends_on", "system", "suffix", "checks")
 _SUFFIX = re.compile(r"(\.[a-zA-Z0-9]{1,16}){1,3}")
 
+_MAX_FILE = 4 * 1024 * 1024
+"""Bytes: as much as a prompt may have for the API, and more."""
+
 Broken = dict[str, tuple[Problem, ...]]
 
 
@@ -74,7 +77,7 @@ def _load(root: Path, name: str, problems: Problems) -> Component | None:
     if not is_component_name(name):
         place.add("the folder's name must be of lower-case letters, digits, - and _")
         return None
-    found = read_yaml(root, file, problems)
+    found = read_yaml(root, file, problems, _MAX_FILE)
     if len(problems):
         return None
     if not isinstance(found, dict):

@@ -54,9 +54,9 @@ def read_text(root: Path, name: str, problems: Problems, limit: int = MAX_FILE) 
         return None
 
 
-def read_yaml(root: Path, name: str, problems: Problems) -> Any:
+def read_yaml(root: Path, name: str, problems: Problems, limit: int = MAX_FILE) -> Any:
     """Return what a YAML file holds; None if it is empty or has a problem."""
-    text = read_text(root, name, problems)
+    text = read_text(root, name, problems, limit)
     return None if text is None else parse_yaml(text, name, problems)
 
 
@@ -107,14 +107,20 @@ def parse_yaml(text: str, name: str, problems: Problems) -> Any:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}: " if mark else ""
-        problems.add(name, f"{where}{error.problem or error.context}")
+        problems.add(name, _told(error))
     except RecursionError:
         problems.add(name, "is nested too deeply")
     except (yaml.YAMLError, ValueError) as error:
         problems.add(name, str(error).replace("\n", " "))
     return None
+
+
+def _told(error: yaml.MarkedYAMLError) -> str:
+    mark, begin = error.problem_mark, error.context_mark
+    where = f"line {mark.line + 1}: " if mark else ""
+    # An open bracket is noticed where the file ends, and wants to be found where it begins.
+    context = f" ({error.context} that begins in line {begin.line + 1})" if begin else ""
+    return f"{where}{error.problem}{context}"
 
 
 class _Builder:

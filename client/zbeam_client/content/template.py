@@ -24,6 +24,7 @@ _FIELD = re.compile(
 )
 _SPEC = re.compile(r"(?:.?[<>=^])?[-+ ]?#?0?\d{0,3}[,_]?(?:\.\d{1,3})?[a-zA-Z%]?")
 _DEEPEST = 16
+_MOST_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,12 @@ def _parse(template: str) -> _Parsed:
         if found in ("{{", "}}"):
             text.append(found[0])
             continue
-        line = template.count("\n", 0, piece.start()) + 1
-        if found in ("{", "}"):
-            faults.append(f"line {line}: a single {found!r}; write {found * 2} for a brace")
-            continue
         field = _placeholder(piece.group(1))
         if isinstance(field, str):
+            line = template.count("\n", 0, piece.start()) + 1
             faults.append(f"line {line}: {_short(found)} {field}")
+            if len(faults) == _MOST_FAULTS:
+                break
         else:
             parts += ["".join(text), field]
             text = []
@@ -78,8 +78,10 @@ def _parse(template: str) -> _Parsed:
     return _Parsed(tuple(part for part in parts if part != ""), tuple(faults))
 
 
-def _placeholder(inside: str) -> Placeholder | str:
-    """Return what stands between two braces, or what is wrong with it."""
+def _placeholder(inside: str | None) -> Placeholder | str:
+    """Return what stands between two braces, or what is wrong with it; None is a brace alone."""
+    if inside is None:
+        return "stands alone; write {{ and }} for braces in the text"
     found = _FIELD.fullmatch(inside)
     if found is None:
         if re.match(r"\w*$", inside):
