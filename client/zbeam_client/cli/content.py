@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from zbeam_client.channel import run as call
 from zbeam_client.cli import output
 from zbeam_client.cli.content_tables import print_preview, print_report
 from zbeam_client.cli.options import Settings
@@ -86,7 +87,8 @@ def generate_content(
 ) -> int:
     """Carry out a run, or only show it; returns the exit status. Raises ``ZbeamError``."""
     for name, option in _NOT_FOR_RUNS.items():
-        if options.get(name) not in (None, False, ()):
+        # --no-stream is an option that was given, too.
+        if options.get(name) not in ((None, False, ()) if name == "json_output" else (None, ())):
             raise click.UsageError(f"{option} is for a single prompt, not for a content run")
     wanted.check()
     overrides = {name: options[name] for name in _OVERRIDES if options.get(name) is not None}
@@ -108,6 +110,10 @@ def generate_content(
     store.require_writable(plan)
     if settings.json:
         output.require_stdout()
+    # Before anything is written: without a daemon every item would fail.
+    with settings.client(autostart=work.autostart) as client:
+        call(client._find(None))
+        work = replace(work, model=defaults_in(client.config(), work.upstream).model)
     jobs = JOBS if wanted.jobs is None else wanted.jobs
     run_settings = RunSettings(work, jobs, wanted.resume)
     number = 0
@@ -141,10 +147,6 @@ async def _carry_out(
     numbers: list[int] = []
     loop = asyncio.get_running_loop()
     async with client_for(settings.work) as client:
-        # Before anything else: without a daemon, or without its key, every item would fail.
-        await client._find(None)
-        defaults = defaults_in(await client.config(), settings.work.upstream)
-        settings = replace(settings, work=replace(settings.work, model=defaults.model))
         run = Run(plan, settings, manifest, report, teller)
 
         def interrupt(number: int) -> None:

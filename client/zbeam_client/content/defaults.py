@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zbeam_client.content.preview import Price
+from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
 
@@ -19,10 +20,17 @@ NOTHING = Defaults(None, {})
 
 
 def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
-    """Find them in what ``config show`` says; ``upstream`` "" is the first one."""
+    """Find them in what ``config show`` says; ``upstream`` "" is the first one.
+
+    Raises ``ZbeamError`` bad_request for one that the daemon does not have.
+    """
     values = {entry["key"]: entry.get("value") for entry in config if "key" in entry}
     names = dict.fromkeys(key.split(".")[1] for key in values if key.startswith("upstream."))
     name = upstream or next(iter(names), "")
+    if upstream and upstream not in names:
+        raise ZbeamError(
+            "bad_request", f"no upstream {upstream!r}", hint=f"there are: {', '.join(names)}"
+        )
     model = values.get(f"upstream.{name}.generation.model")
     start = f"upstream.{name}.prices."
     prices: dict[str, dict[str, float]] = {}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from zbeam_client.aio import AsyncClient
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan, Task
-from zbeam_client.content.prefix import WORTH_CHARS, Prefixes
+from zbeam_client.content.prefix import LEAD_S, WORTH_CHARS, Prefixes
 from zbeam_client.content.report import Report
 from zbeam_client.content.resume import inputs_of
 from zbeam_client.content.schedule import Schedule
@@ -27,12 +27,16 @@ TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run is carried out. ``lead`` False sends all of a shared prefix at once."""
+    """How a run is carried out.
+
+    ``lead_s`` is how long, in seconds, requests wait for the first one of their prefix; 0 sends
+    all of them at once.
+    """
 
     work: WorkSettings
     jobs: int = JOBS
     resume: bool = False
-    lead: bool = True
+    lead_s: float = LEAD_S
 
 
 class Progress(Protocol):
@@ -62,7 +66,7 @@ class Run:
         self._store = Store(manifest)
         self._progress = progress
         self._schedule = Schedule(plan)
-        self._prefixes = Prefixes()
+        self._prefixes = Prefixes(settings.lead_s)
         self._fields: dict[str, dict[str, Any]] = {}
         self._readers = Counter(key for task in plan.tasks for key in task.depends_on)
         self._workers: list[asyncio.Task[None]] = []
@@ -183,7 +187,7 @@ class Run:
     async def _produce(self, client: AsyncClient, task: Task, parsed: dict[str, Any]) -> Result:
         if self.report.first_work is None:
             self.report.first_work = asyncio.get_running_loop().time()
-        shared = self._settings.lead and task.prefix_chars >= WORTH_CHARS
+        shared = self._settings.lead_s > 0 and task.prefix_chars >= WORTH_CHARS
         leads = shared and await self._prefixes.lead(task.prefix)
 
         def arrived() -> None:
