@@ -109,7 +109,6 @@ def test_a_site_in_spite_of_bad_answers_cut_streams_and_a_restart(
     standin.set_scenario(
         rule('content = "TBD"', probability=0.05)
         + rule("cut_after_events = 5", probability=0.05)
-        + "[defaults]\ntoken_delay_s = 0.001\n"
         + ANSWERS
     )
     daemon = start(extra=PRICES)
@@ -267,7 +266,7 @@ def test_what_only_one_item_has_wrong_does_not(start: Start, standin: Standin, o
 def test_a_daemon_that_is_away_is_waited_for_in_mid_run(
     start: Start, standin: Standin, out: Path
 ) -> None:
-    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.005\n{ANSWERS}")
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.003\n{ANSWERS}")
     daemon = start()
     with started(
         daemon, "--json", *arguments(out, "--category", "metal", components="frontmatter")
@@ -405,7 +404,7 @@ def test_a_slow_leader_does_not_hold_up_the_others(
     assert hit_rate(daemon, out, lead_s=0.3, user_id="slow") >= 0
     assert look()
     # 31 were done long before their leader.
-    assert sorted(finished)[-1] - sorted(finished)[-2] > 0.5
+    assert sorted(finished)[-1] - sorted(finished)[30] > 0.5
     assert time.monotonic() - begun < 10
 
 
@@ -444,28 +443,33 @@ def test_a_disk_that_fills_up_costs_no_file_that_was_good(
 ) -> None:
     out = tmp_path / "small"
     out.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(out)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", str(out)], check=True)
     try:
         standin.set_scenario(ANSWERS)
         daemon = start()
-        done = daemon.client(*arguments(out, "--all", components="frontmatter,text"))
+        done = daemon.client(*arguments(out, "--category", "metal", components="frontmatter,text"))
         assert done.returncode == 1
         assert "No space left" in done.stderr
         assert "stopped early" in done.stderr
         found = files(out)
-        assert 0 < len(found) < 116
+        assert 0 < len(found) < 26
         assert daemon.client("validate", str(out), "--data", str(SITE)).returncode == 0
         # Full from the start: said before anything is sent.
         standin.forget()
-        done = daemon.client(*arguments(out, "--all", "--resume", components="frontmatter"))
+        done = daemon.client(
+            *arguments(out, "--category", "metal", "--resume", components="frontmatter")
+        )
         assert done.returncode == 2
         assert "No space left" in done.stderr
         assert standin.events("request") == []
         subprocess.run(["mount", "-o", "remount,size=8m", "none", str(out)], check=True)
-        assert run_of(daemon, out, "--all", "--resume", components="frontmatter,text")[0] == 0
+        assert (
+            run_of(daemon, out, "--category", "metal", "--resume", components="frontmatter,text")[0]
+            == 0
+        )
         assert found.items() <= files(out).items()
         subprocess.run(["mount", "-o", "remount,ro", "none", str(out)], check=True)
-        done = daemon.client(*arguments(out, "--all", "--overwrite"))
+        done = daemon.client(*arguments(out, "--category", "metal", "--overwrite"))
         assert done.returncode == 2
         assert "cannot be written" in done.stderr
     finally:
@@ -517,12 +521,16 @@ def test_dry_run_sends_and_writes_nothing(start: Start, standin: Standin, out: P
     assert "Name: Copper" in done.stdout
     assert "{frontmatter[title]}" in done.stdout
     assert "prefix of frontmatter" in done.stdout
-    found = json.loads(daemon.client("--json", *arguments(out, "--all", "--dry-run")).stdout)
-    assert found["estimate"]["tasks"] == len(found["tasks"]) == 406
+    found = json.loads(
+        daemon.client("--json", *arguments(out, "--category", "metal", "--dry-run")).stdout
+    )
+    assert found["estimate"]["tasks"] == len(found["tasks"]) == 91
     assert found["estimate"]["cost_at_most"] > 0
     assert found["prefixes"]["frontmatter"]["chars"] > 256
     daemon.stop(keep=True)
-    found = json.loads(daemon.client("--json", *arguments(out, "--all", "--dry-run")).stdout)
+    found = json.loads(
+        daemon.client("--json", *arguments(out, "--category", "metal", "--dry-run")).stdout
+    )
     assert found["estimate"]["cost_at_most"] is None
     assert standin.events("request") == []
     assert not out.exists()
@@ -532,11 +540,16 @@ def test_dry_run_sends_and_writes_nothing(start: Start, standin: Standin, out: P
 
 
 def test_on_a_terminal_the_run_shows_itself_live(start: Start, standin: Standin, out: Path) -> None:
-    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.002\n{ANSWERS}")
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.004\n{ANSWERS}")
     daemon = start(extra=PRICES)
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "zbeam_client", *arguments(out, "--all", components="frontmatter")],
+        [
+            sys.executable,
+            "-m",
+            "zbeam_client",
+            *arguments(out, "--category", "metal", components="frontmatter"),
+        ],
         env={**daemon.environ, "TERM": "xterm", "COLUMNS": "100"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
