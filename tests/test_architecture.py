@@ -30,6 +30,9 @@ POLICY = [
         "backoff", "ledger",
     )),
     "zbeam_client.liveness",
+    *(f"zbeam_client.content.{name}" for name in (
+        "again", "checks", "defaults", "model", "resume", "schedule", "schemas", "tally",
+    )),
     "zbeam_shared",
 ]  # fmt: skip
 NOT_IN_POLICY = {
@@ -44,6 +47,9 @@ KNOWN_TO = {
     "requests": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "urllib3": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "watchdog": {"zbeam_daemon.config.watcher"},
+    "rich": {"zbeam_client.cli.progress"},
+    "yaml": {"zbeam_client.content.parsing", "zbeam_client.content.reading"},
+    "jsonschema": {"zbeam_client.content.schemas", "zbeam_client.content.criteria"},
 }
 
 LONGEST = 360

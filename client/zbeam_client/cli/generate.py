@@ -39,7 +39,7 @@ Examples:
   zbeam-client generate --request body.json --json
   zbeam-client generate --schema facts.json "Facts about copper"
   zbeam-client generate --material Alumina --components frontmatter --verbose
-  zbeam-client generate --all --components frontmatter,caption,tags --jobs 32 --resume
+  zbeam-client generate --all --components frontmatter,tags --jobs 32 --resume
   zbeam-client generate --category ceramic --components tags --dry-run
 """
 )

@@ -142,6 +142,8 @@ class Run:
             parsed = self._parsed(task)
             inputs = inputs_of(task, parsed, self._settings.work.model)
             if self._settings.resume and self._is_there(task, inputs):
+                # Thousands of these follow each other without a wait; a Ctrl-C is to be seen.
+                await asyncio.sleep(0)
                 return
         except (OSError, ValueError) as error:
             self._fail(task, "bad_request", str(error))

@@ -1,7 +1,8 @@
 """What the answers say: prose, YAML or JSON about laser cleaning, the same for the same request.
 
 ``Repeat exactly:`` in the last message is answered with the text after it, so that a test can
-predict an answer. What a scenario has as ``content`` may quote the prompt's lines. To add a shape, write one function and name it in `compose`.
+predict an answer. What a scenario has as ``content`` may quote the prompt's lines. To add a
+shape, write one function and name it in `compose`.
 """
 
 import random
