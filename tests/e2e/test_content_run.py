@@ -408,6 +408,25 @@ def test_a_slow_leader_does_not_hold_up_the_others(
     assert time.monotonic() - begun < 10
 
 
+def test_many_jobs_and_few_open_files(
+    start: Start, standin: Standin, out: Path, tmp_path: Path
+) -> None:
+    standin.set_scenario(f"[defaults]\nfirst_byte_delay_s = 0.5\n{ANSWERS}")
+    daemon = start()
+    for limit, status, told in (("-n 128", 2, "use --jobs 16"), ("-Sn 128", 0, "")):
+        command = [sys.executable, "-m", "zbeam_client"]
+        command += arguments(out, "--all", "--jobs", "58", components="frontmatter")
+        done = subprocess.run(
+            ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *command],
+            env=daemon.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == status, done.stderr
+        assert told in done.stderr
+
+
 # ---- one item, anywhere --------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from dataclasses import dataclass, replace
@@ -31,6 +32,9 @@ from zbeam_client.content.run import JOBS, Run, RunSettings
 from zbeam_client.content.work import RETRIES, WorkSettings, client_for
 from zbeam_shared.errors import EXIT_FAILED, ZbeamError
 
+_FILES_A_JOB = 4
+"""A call's socket and its connection, and a file that is written."""
+_OTHER_FILES = 64
 _OVERRIDES = ("max_tokens", "temperature", "top_p", "thinking", "effort", "user_id")
 """Options of a single prompt that go before what the components' files say."""
 _NOT_FOR_RUNS = {
@@ -108,13 +112,14 @@ def generate_content(
     if not (wanted.resume or wanted.overwrite):
         store.require_absent(plan)
     store.require_writable(plan)
+    jobs = min(JOBS if wanted.jobs is None else wanted.jobs, len(plan.tasks))
+    _allow_files(jobs)
     if settings.json:
         output.require_stdout()
     # Before anything is written: without a daemon every item would fail.
     with settings.client(autostart=work.autostart) as client:
         call(client._find(None))
         work = replace(work, model=defaults_in(client.config(), work.upstream).model)
-    jobs = JOBS if wanted.jobs is None else wanted.jobs
     run_settings = RunSettings(work, jobs, wanted.resume)
     number = 0
     with Manifest(plan.out) as manifest:
@@ -191,6 +196,21 @@ def _plan(wanted: Wanted, model: str | None, overrides: dict[str, Any]) -> Plan:
         parameters = changed.setdefault(task.component, {**task.parameters, **overrides})
         tasks.append(replace(task, parameters=parameters, user_id=user_id or task.user_id))
     return replace(plan, tasks=tuple(tasks))
+
+
+def _allow_files(jobs: int) -> None:
+    """Raise this process's limit of open files as far as needed: without one, libzmq aborts."""
+    needed = jobs * _FILES_A_JOB + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or needed <= soft:
+        return
+    if needed > hard:
+        raise ZbeamError(
+            "bad_request",
+            f"--jobs {jobs} needs {needed} open files, and this process may have {hard}",
+            hint=f"use --jobs {max(1, (hard - _OTHER_FILES) // _FILES_A_JOB)} or raise ulimit -n",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _defaults_if_any(settings: Settings, work: WorkSettings) -> Defaults:

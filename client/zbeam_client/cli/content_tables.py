@@ -39,7 +39,9 @@ def print_report(settings: Settings, report: Report) -> None:
         facts.append(f"{rate:.1f} a minute")
     if report.adopted:
         facts.append(f"{report.adopted} finished files of a killed run were put in place")
-    if tally.unpriced or tally.unknown:
+    if tally.known_cost is None and tally.unpriced:
+        facts.append("cost unknown: the daemon has no prices for the model")
+    elif tally.unpriced or tally.unknown:
         facts.append(f"the cost of {tally.unpriced + tally.unknown} calls is not known")
     facts.append(f"report: {report.out / FOLDER / REPORT}")
     output.write_out("; ".join(facts) + "\n")

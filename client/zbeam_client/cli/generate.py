@@ -27,6 +27,7 @@ CONTENT = (
     *("resume", "overwrite", "dry_run"),
 )
 """Options that make it a content run."""
+PATTERN_HELP = "Run: names in it; default {component}/{slug}-laser-cleaning{suffix}."
 
 
 @with_common
@@ -74,7 +75,7 @@ Examples:
 @click.option("--components", metavar="A,B", type=TEXT, multiple=True, help="Run: what to make.")
 @click.option("--data", metavar="DIR", help="Run: holds data/ and components/; default here.")
 @click.option("--out", metavar="DIR", help="Run: the output; default content/components.")
-@click.option("--pattern", metavar="P", type=TEXT, help="Run: files' names within it.")
+@click.option("--pattern", metavar="P", type=TEXT, help=PATTERN_HELP)
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 4000), help="Run: at once; default 8.")
 @click.option("--resume", is_flag=True, help="Run: keep what is good, make what is not.")
 @click.option("--overwrite", is_flag=True, help="Run: make all again.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".md": "frontmatter", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 """What a file is checked as where no component's checks are known."""
+_LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ def validate(
 ) -> int:
     """Check content files and folders of them.
 
-    A file's component is the name of the folder that it is in (or of one above), and its checks
-    are those of components/NAME/prompt.yaml under --data. Other files are checked by their
-    suffix: .md has frontmatter, .yaml and .json can be read, and none holds placeholders.
+    A file's component is the name of the folder that it is in (or of one of the two above), and
+    its checks are those of components/NAME/prompt.yaml under --data. Other files are checked by
+    their suffix: .md has frontmatter, .yaml and .json can be read, and none holds placeholders.
     """
     known = _checks(data, component)
     files = [(path, list(_files(path))) for path in paths]
@@ -144,7 +145,8 @@ def _check(path: str, known: dict[str, Checks], component: str | None) -> Checke
     from zbeam_client.content.model import Checks
     from zbeam_client.content.parsing import Unreadable, read_text
 
-    folders = reversed(Path(path).absolute().parent.parts)
+    # Not further up: a home folder may be called text.
+    folders = reversed(Path(path).absolute().parent.parts[-_LEVELS:])
     name = component or next((folder for folder in folders if folder in known), None)
     if name is not None:
         checks = known[name]
