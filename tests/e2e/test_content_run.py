@@ -189,6 +189,9 @@ def test_the_model_is_told_what_was_wrong_and_the_prefix_stays(
     status, report = run_of(daemon, out, "--material", "copper", components="frontmatter")
     assert status == 0
     assert report["total"]["retries"] == 2
+    # Another component builds on the file that is there.
+    status, caption = run_of(daemon, out, "--material", "copper", components="caption")
+    assert (status, caption["total"]["made"]) == (0, 1)
     # Original messages first: what was a miss in the first try is a hit in the second.
     assert report["total"]["tokens"]["prompt_cache_hit"] > 400
 
