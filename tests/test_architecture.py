@@ -50,7 +50,23 @@ POLICY = [
     "zbeam_daemon.sse",
     "zbeam_daemon.states",
     "zbeam_client.liveness",
-    *(f"zbeam_client.content.{name}" for name in ("names", "paths", "template", "values")),
+    *(
+        f"zbeam_client.content.{name}"
+        for name in (
+            "again",
+            "checks",
+            "defaults",
+            "model",
+            "names",
+            "paths",
+            "resume",
+            "schedule",
+            "schemas",
+            "tally",
+            "template",
+            "values",
+        )
+    ),
     "zbeam_shared",
 ]
 NOT_IN_POLICY = {
@@ -66,7 +82,9 @@ KNOWN_TO = {
     "urllib3": {"zbeam_daemon.session", "zbeam_daemon.connection"},
     "watchdog": {"zbeam_daemon.config.watcher"},
     "prometheus_client": {"zbeam_daemon.exporter", "zbeam_daemon.metrics"},
-    "rich": {"zbeam_client.cli.screen"},
+    "rich": {"zbeam_client.cli.screen", "zbeam_client.cli.progress"},
+    "yaml": {"zbeam_client.content.parsing", "zbeam_client.content.reading"},
+    "jsonschema": {"zbeam_client.content.schemas", "zbeam_client.content.criteria"},
 }
 
 LONGEST = 360

@@ -50,19 +50,12 @@ class AtomicFile:
 
     def commit(self, data: bytes) -> None:
         """Put ``data`` in the file's place, and on the disk."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, data)
         if self._temporary is None:
             return
         os.fsync(self._file)
-        os.replace(self._temporary, self._target)  # noqa: PTH105
+        move_into_place(self._temporary, self._target)
         self._temporary = None
-        folder = os.open(os.path.dirname(self._target), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def __exit__(
         self,
@@ -80,3 +73,20 @@ class AtomicFile:
             with suppress(PermissionError):
                 os.fchown(self._file, old.st_uid, old.st_gid)
         os.fchmod(self._file, stat.S_IMODE(old.st_mode))
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write all of ``data`` to an open file. Raises ``OSError``."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def move_into_place(temporary: str, target: str) -> None:
+    """Rename a file that is on the disk, and put the new name there too. Raises ``OSError``."""
+    os.replace(temporary, target)  # noqa: PTH105  see zbeam_shared/paths.py
+    folder = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

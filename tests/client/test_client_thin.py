@@ -21,7 +21,17 @@ ALLOWED = {"_locale", "_signal", "_socket", "locale", "signal"}
 HEAVY = {
     *("asyncio", "concurrent", "dataclasses", "email", "fcntl", "http", "logging", "selectors"),
     *("socket", "ssl", "subprocess", "tempfile", "traceback", "zoneinfo"),
-    *("gevent", "msgspec", "requests", "rich", "urllib3", "watchdog", "yaml", "zbeam_daemon"),
+    *(
+        "gevent",
+        "jsonschema",
+        "msgspec",
+        "requests",
+        "rich",
+        "urllib3",
+        "watchdog",
+        "yaml",
+        "zbeam_daemon",
+    ),
 }
 
 
@@ -39,6 +49,7 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
     for later in (
         *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
         *("cli.doctor", "surroundings"),
+        *("cli.content", "cli.structured", "cli.validate", "content"),
         *("aio", "autostart", "compat", "files", "recovery"),
     ):
         assert f"zbeam_client.{later}" not in ours

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from zbeam_client.files import AtomicFile
 
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+CONTENT = (
+    *("material", "category", "all", "components", "data", "out", "pattern", "jobs"),
+    *("resume", "overwrite", "dry_run"),
+)
+"""Options that make it a content run."""
+PATTERN_HELP = "Run: names in it; default {component}/{slug}-laser-cleaning{suffix}."
 
 
 @with_common
@@ -32,6 +38,10 @@ Examples:
   zbeam-client generate -f report.txt "Summarise this report:"
   git diff | zbeam-client generate -f - -o notes.md "Write release notes:"
   zbeam-client generate --request body.json --json
+  zbeam-client generate --schema facts.json "Facts about copper"
+  zbeam-client generate --material Alumina --components frontmatter --verbose
+  zbeam-client generate --all --components frontmatter,tags --jobs 32 --resume
+  zbeam-client generate --category ceramic --components tags --dry-run
 """
 )
 @click.argument("prompt", required=False, type=TEXT)
@@ -55,6 +65,21 @@ Examples:
 @click.option("-o", "--output", "target", metavar="FILE", help="Write the answer to FILE, whole.")
 @click.option("--no-persistent-cache", "fresh", is_flag=True, help="Use a session of its own.")
 @click.option("--no-autostart", is_flag=True, help="Do not start a daemon if there is none.")
+@click.option("--schema", metavar="FILE", help="Ask for JSON that fits this JSON Schema.")
+@click.option(
+    "--retries", metavar="N", type=click.IntRange(0, 20), help="For a bad answer; default 2."
+)
+@click.option("--material", metavar="NAME", type=TEXT, multiple=True, help="Run: of this one.")
+@click.option("--category", metavar="C", type=TEXT, help="Run: all materials of a category.")
+@click.option("--all", is_flag=True, help="Run: all materials.")
+@click.option("--components", metavar="A,B", type=TEXT, multiple=True, help="Run: what to make.")
+@click.option("--data", metavar="DIR", help="Run: holds data/ and components/; default here.")
+@click.option("--out", metavar="DIR", help="Run: the output; default content/components.")
+@click.option("--pattern", metavar="P", type=TEXT, help=PATTERN_HELP)
+@click.option("--jobs", metavar="N", type=click.IntRange(1, 4000), help="Run: at once; default 8.")
+@click.option("--resume", is_flag=True, help="Run: keep what is good, make what is not.")
+@click.option("--overwrite", is_flag=True, help="Run: make all again.")
+@click.option("--dry-run", is_flag=True, help="Run: show prompts, tokens, cost; send nothing.")
 @click.pass_obj
 def generate(
     settings: Settings,
@@ -66,6 +91,8 @@ def generate(
     client: str | None,
     fresh: bool,
     no_autostart: bool,
+    schema: str | None,
+    retries: int | None,
     **options: Any,
 ) -> int:
     """Send PROMPT and print the answer.
@@ -75,7 +102,52 @@ def generate(
     there, and stays as it was if the request fails.
 
     With --json one object is printed at the end, also with --stream and beside -o.
+
+    With --schema the answer is asked for as JSON, checked, asked for again with what was wrong
+    (--retries), and printed only if it fits.
+
+    With --material, --category or --all this is a content run: one file for each material and
+    component, from data/materials.yaml and components/NAME/prompt.yaml (see docs/content-runs.md).
+    Answers are checked before they become files, bad ones asked for again, and a good file is
+    never replaced by a bad answer. Files that exist are an error unless --resume or --overwrite
+    says what to do about them. Ctrl-C stops cleanly, a second one at once; --resume goes on.
+    The exit status is 0 only if every file is good. --model, --max-tokens, --temperature,
+    --top-p, --thinking, --effort and --user-id go before what the components' files say;
+    --timeout is for each request.
     """
+    run = {name: options.pop(name) for name in CONTENT}
+    if any(value not in (None, False, ()) for value in run.values()):
+        from zbeam_client.cli.content import Wanted, generate_content
+
+        return generate_content(
+            settings,
+            Wanted(**run, retries=retries),
+            no_autostart=no_autostart,
+            prompt=prompt,
+            target=target,
+            stream=stream,
+            schema=schema,
+            client=client,
+            fresh=fresh,
+            **options,
+        )
+    if schema is not None:
+        from zbeam_client.cli.structured import generate_structured
+
+        return generate_structured(
+            settings,
+            schema,
+            prompt,
+            target=target,
+            stream=stream,
+            client=client,
+            fresh=fresh,
+            autostart=not no_autostart,
+            retries=retries,
+            **options,
+        )
+    if retries is not None:
+        raise click.UsageError("--retries is for --schema and content runs")
     if target == "-":
         target = None
     if target is not None and stream:
@@ -89,7 +161,7 @@ def generate(
             output.require_stdout()
         request = build_request(prompt, **options)
         with (
-            _open_target(target) as file,
+            open_target(target) as file,
             settings.client(autostart=not no_autostart, name=client) as daemon,
             daemon.stream(request, deltas=stream and not settings.json, fresh=fresh) as running,
         ):
@@ -97,7 +169,7 @@ def generate(
                 printer.delta(delta)
             response = running.result
             if file is not None:
-                _commit(file, response.content)
+                commit(file, response.content)
     except ZbeamError as error:
         printer.broke_off(error.outcome)
         found = failure_object(error.outcome, running.request_id if running else None)
@@ -152,7 +224,8 @@ def build_request(
     )
 
 
-def _open_target(target: str | None) -> AtomicFile | nullcontext[None]:
+def open_target(target: str | None) -> AtomicFile | nullcontext[None]:
+    """Return the file of -o, or nothing to enter."""
     if target is None:
         return nullcontext()
     from zbeam_client.cli.target import Target
@@ -160,7 +233,7 @@ def _open_target(target: str | None) -> AtomicFile | nullcontext[None]:
     return Target(target)
 
 
-def _commit(file: AtomicFile, content: str) -> None:
+def commit(file: AtomicFile, content: str) -> None:
     """Put the answer in its place; if that fails, it goes with the error: it was paid for."""
     try:
         file.commit(content.encode("utf-8", "replace"))

@@ -25,6 +25,7 @@ COMMANDS = {
     "balance": "daemon",
     "config": "daemon",
     "materials": "materials",
+    "validate": "validate",
     "completion": "completion",
 }
 """Command to module; the module's attribute has the command's name."""

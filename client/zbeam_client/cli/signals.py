@@ -29,6 +29,11 @@ def catch_signals() -> None:
         signal.signal(signal.SIGTERM, _raise)
 
 
+def caught_signals() -> list[int]:
+    """Return the signals that raise ``Signalled``, for who takes them over (an event loop)."""
+    return [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is _raise]
+
+
 def end_by(number: int) -> int:
     """End this process by a signal, after everything has been closed and written.
 

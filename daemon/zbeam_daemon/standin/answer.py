@@ -76,7 +76,10 @@ def chat(request: ChatRequest, action: Action) -> Answer:
             split(arguments_for(request.tool.get("parameters"), content.material_in(request.last))),
         )
     else:
-        text = action.content if action.content is not None else _text(request, action)
+        if action.content is None:
+            text = _text(request, action)
+        else:
+            text = content.quoting(action.content, request.prompt)
         text = _stopped(text, request.stop)
     tokens = split(text)
     if request.max_tokens is not None:

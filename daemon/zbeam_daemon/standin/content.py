@@ -1,7 +1,8 @@
 """What the answers say: prose, YAML or JSON about laser cleaning, the same for the same request.
 
 ``Repeat exactly:`` in the last message is answered with the text after it, so that a test can
-predict an answer. To add a shape, write one function and name it in `compose`.
+predict an answer. What a scenario has as ``content`` may quote the prompt's lines. To add a
+shape, write one function and name it in `compose`.
 """
 
 import random
@@ -40,6 +41,7 @@ THOUGHTS = (
 DEFAULT_TOKENS = 120
 REASONING_TOKENS = {"low": 12, "high": 40, "max": 96}
 
+_QUOTE = re.compile(r"\$\[([^\[\]\n]+)\]")
 _MATERIAL = re.compile(r"\b(" + "|".join(MATERIALS) + r")\b", re.IGNORECASE)
 _ASKS_JSON = re.compile(r"\bjson\b", re.IGNORECASE)
 _ASKS_YAML = re.compile(r"\b(yaml|frontmatter)\b", re.IGNORECASE)
@@ -55,6 +57,19 @@ def repeated(prompt: str) -> str | None:
     """The text after ``Repeat exactly:``, with the spaces around it removed."""
     _, mark, text = prompt.partition(REPEAT)
     return text.strip() if mark else None
+
+
+def quoting(text: str, prompt: str) -> str:
+    """`text` with each ``$[Name]`` replaced by what follows ``Name:`` on a line of the prompt.
+
+    A name that no line begins with stays as it is.
+    """
+
+    def quoted(mark: re.Match[str]) -> str:
+        line = re.search(rf"^{re.escape(mark[1])}:[ \t]*(.*)$", prompt, re.MULTILINE)
+        return line[1].strip() if line else mark[0]
+
+    return _QUOTE.sub(quoted, text)
 
 
 def prose(seed: int, material: str, length: int, sentences: tuple[str, ...] = SENTENCES) -> str:

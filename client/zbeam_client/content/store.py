@@ -1,0 +1,162 @@
+"""The output folder as a run sees it: what is there, and how a finished file gets there."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from zbeam_client.content import outputs
+from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content.manifest import Entry, Manifest
+from zbeam_client.content.model import Checks, Plan, Task
+from zbeam_client.content.parsing import Unreadable, decode
+from zbeam_client.content.resume import Decision, decide
+from zbeam_client.content.work import Result
+from zbeam_shared.errors import ZbeamError
+
+_SHOWN = 5
+_FORMS = {".md": "frontmatter", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+
+
+class Seen(NamedTuple):
+    """What was found in a file's place, and what to do about it."""
+
+    decision: Decision
+    fields: dict[str, Any]
+
+
+class Store:
+    """The files of one run; its owner holds the manifest's lock. Raises ``OSError``."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def take_over(self, plan: Plan) -> int:
+        """Put in place what killed runs had finished, remove the rest of theirs.
+
+        Returns how many finished files were put in place.
+        """
+        adopted = 0
+        for task in plan.tasks:
+            entry = self._manifest.get(task.path)
+            if entry is None:
+                continue
+            path = os.fspath(task.path)
+            if not os.path.lexists(outputs.temporary_of(path, entry.sha256)):
+                continue
+            there = outputs.read(path)
+            # A file that was edited meanwhile is worth more than what was to replace another.
+            if there is None or outputs.hash_of(there) == entry.replaces:
+                adopted += outputs.adopt(path, entry.sha256)
+        self.clean(plan)
+        return adopted
+
+    def clean(self, plan: Plan) -> None:
+        """Remove what dead runs left half done in the folders of a plan."""
+        outputs.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
+
+    def look(self, task: Task, inputs: str, *, fields_wanted: bool) -> Seen:
+        """Tell what to do with a file under --resume."""
+        data = outputs.read(os.fspath(task.path))
+        if data is None:
+            return Seen(decide(None, inputs, None, ()), {})
+        content_hash = outputs.hash_of(data)
+        entry = self._manifest.get(task.path)
+        # Only what passed its checks is on record, and the checks are among its inputs.
+        known = entry is not None and entry == (inputs, content_hash, entry.replaces)
+        judged = Verdict("")
+        if not known or fields_wanted:
+            judged = _judge(data, task.checks)
+        return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
+
+    def put(self, task: Task, inputs: str, result: Result) -> None:
+        """Put a good answer in its place, on record first; may be called from several threads."""
+        path = os.fspath(task.path)
+        data = result.text.encode("utf-8", "replace")
+        content_hash = outputs.hash_of(data)
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        there = outputs.read(path)
+        temporary = outputs.stage(path, data, content_hash)
+        replaces = None if there is None else outputs.hash_of(there)
+        try:
+            self._manifest.add(
+                task.path, Entry(inputs, content_hash, replaces), _facts(task, result)
+            )
+        except BaseException:
+            outputs.discard(temporary)
+            raise
+        outputs.place(temporary, path)
+
+
+def read_dependency(path: str) -> dict[str, Any]:
+    """Return the fields of a file that this run does not make. Raises ``ValueError``."""
+    form = _FORMS.get(os.path.splitext(path)[1], "text")  # noqa: PTH122
+    try:
+        data = outputs.read(path)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    if data is None:
+        raise ValueError(f"there is no {path}, which it needs: make that component too")
+    judged = _judge(data, Checks(form=form))
+    if judged.problems:
+        raise ValueError(f"{path}, which it needs, is not good: {'; '.join(judged.problems)}")
+    return judged.fields
+
+
+def require_writable(plan: Plan) -> None:
+    """Raise ``ZbeamError`` unless every folder of a plan is, or can be made, writable."""
+    done: set[str] = set()
+    for folder in (plan.out, *(task.path.parent for task in plan.tasks)):
+        there = os.fspath(folder)
+        while there not in done:
+            done.add(there)
+            if os.path.lexists(there):
+                problem = None
+                if not os.path.isdir(there):  # noqa: PTH112
+                    problem = f"{there} is not a folder"
+                elif not os.access(there, os.W_OK | os.X_OK):
+                    problem = f"{there} cannot be written"
+                if problem:
+                    raise ZbeamError(
+                        "bad_request", problem, hint="choose another folder with --out"
+                    )
+                break
+            there = os.path.dirname(there)  # noqa: PTH120
+
+
+def require_absent(plan: Plan) -> None:
+    """Raise ``ZbeamError`` bad_request if a file of the plan is there already."""
+    there = [task.path for task in plan.tasks if os.path.lexists(task.path)]
+    if not there:
+        return
+    named = ", ".join(os.path.relpath(path, plan.out) for path in there[:_SHOWN])
+    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    raise ZbeamError(
+        "bad_request",
+        f"{len(there)} of {len(plan.tasks)} files are in {plan.out} already: {named}{more}",
+        hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
+    )
+
+
+def _judge(data: bytes, checks: Checks) -> Verdict:
+    try:
+        return check(decode(data), checks)
+    except Unreadable as error:
+        return Verdict("", problems=(f"the file {error}",))
+
+
+def _facts(task: Task, result: Result) -> dict[str, Any]:
+    tally = result.tally
+    return {
+        "key": task.key,
+        "model": result.model,
+        "tokens": {
+            "hit": tally.hit_tokens,
+            "miss": tally.miss_tokens,
+            "output": tally.output_tokens,
+        },
+        "cost": tally.known_cost,
+        "requests": tally.requests,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,185 @@
+"""What a model writes becomes a file only if it is whole, readable, and nothing is left open."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zbeam_client.content.checks import check
+from zbeam_client.content.model import Checks
+from zbeam_client.content.parsing import strip_fences
+from zbeam_client.content.schemas import Schema, SchemaError
+
+FRONTMATTER = (
+    "---\ntitle: Laser cleaning of copper\nimages:\n  hero:\n    alt: Copper\n---\n\nText.\n"
+)
+YAML = "title: Copper\ntags: [a, b]\n"
+JSON = '{"title": "Copper", "tags": ["a"]}\n'
+GOOD = {"frontmatter": FRONTMATTER, "yaml": YAML, "json": JSON, "text": "Copper is a metal.\n"}
+
+
+def problems(text: str, form: str = "frontmatter", **checks: object) -> str:
+    return "; ".join(check(text, Checks(form=form, **checks)).problems)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", GOOD)
+def test_a_good_answer_is_kept_as_it_is(form: str) -> None:
+    verdict = check(GOOD[form], Checks(form=form))
+    assert verdict.good
+    assert verdict.text == GOOD[form]
+    assert bool(verdict.fields) == (form != "text")
+
+
+@pytest.mark.parametrize("form", GOOD)
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "```\n{}```",
+        "```yaml\n{}```",
+        "  ```markdown  \n{}\n```  \n\n",
+        "\n\n~~~\n{}~~~\n",
+        "````md\n{}````",
+        "\ufeff```yaml\n{}\n```",
+    ],
+)
+def test_a_fence_round_the_whole_answer_is_taken_off(form: str, wrapped: str) -> None:
+    verdict = check(wrapped.format(GOOD[form]), Checks(form=form))
+    assert verdict.text == GOOD[form], verdict.problems
+
+
+@pytest.mark.parametrize("form", ["frontmatter", "yaml", "json"])
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "Here is the file:\n\n```yaml\n{}```\n",
+        "```yaml\n{}```\n\nI hope that this helps!",
+        "Sure!\n```\n{}```\nDone.",
+    ],
+)
+def test_a_stray_line_round_a_fence_goes_too(form: str, wrapped: str) -> None:
+    assert check(wrapped.format(GOOD[form]), Checks(form=form)).text == GOOD[form]
+
+
+def test_code_in_a_text_stays() -> None:
+    for text in (
+        "Run this:\n```sh\nmake\n```\nand wait.\n",
+        "```sh\nmake\n```\nThen:\n```sh\nmake test\n```\n",
+    ):
+        assert check(text, Checks()).text == text
+    inner = "# Title\n\n```python\nprint()\n```\n\nEnd.\n"
+    assert check(f"```markdown\n{inner}```", Checks()).text == inner
+
+
+def test_much_text_round_a_fence_is_not_thrown_away() -> None:
+    answer = f"{'word ' * 100}\n```yaml\n{YAML}```"
+    assert "YAML" in problems(answer, "yaml")
+    assert strip_fences(f"a\nb\n```\n{YAML}```") == f"a\nb\n```\n{YAML}```"
+
+
+def test_a_fence_that_is_not_closed_is_no_fence() -> None:
+    assert problems(f"```json\n{JSON}", "json")
+
+
+@pytest.mark.parametrize(
+    ("answer", "form", "told"),
+    [
+        ("", "text", "empty"),
+        (" \n\t\n", "text", "empty"),
+        ("```yaml\n```", "yaml", "empty"),
+        ("title: x", "frontmatter", "does not begin with a ---"),
+        ("---\ntitle: x\n", "frontmatter", "not closed"),
+        ("---\njust words\n---\n", "frontmatter", "not a map"),
+        ("---\ntitle: [\n---\n", "frontmatter", "not valid YAML"),
+        ("Copper is a metal.", "yaml", "not a map or a list"),
+        ("a: b: c", "yaml", "line 1"),
+        ("day: 2024-13-45", "yaml", "not valid YAML"),
+        ("!!python/object/apply:os.system [ls]", "yaml", "not valid YAML"),
+        ('{"a": 1', "json", "line 1"),
+        ('{"a": NaN}', "json", "NaN"),
+        ('"words"', "json", "not an object or an array"),
+    ],
+)
+def test_what_is_wrong_is_named(answer: str, form: str, told: str) -> None:
+    assert told in problems(answer, form)
+
+
+def test_required_keys() -> None:
+    assert problems(FRONTMATTER, required=("title", "images.hero.alt")) == ""
+    told = problems(FRONTMATTER, required=("title", "images.hero.url", "author"))
+    assert told == "required keys are missing: images.hero.url, author"
+    told = problems("a:\nb: ' '\nc: []\nd: 0\ne: false\n", "yaml", required=tuple("abcde"))
+    assert told == "required keys are empty: a, b, c"
+    assert problems("a.b: 1\n", "yaml", required=("a.b",)) == ""
+
+
+def test_placeholders_are_found_as_words_in_any_case() -> None:
+    forbidden = ("TBD", "[insert", "to be determined")
+    assert problems("price: tbd\n", "yaml", forbidden=forbidden) == "placeholders are left: tbd"
+    assert "[insert" in problems("price: see [insert price]\n", "text", forbidden=forbidden)
+    assert problems("name: OUTBDOOR\n", "yaml", forbidden=forbidden) == ""
+
+
+def test_a_short_answer_is_refused_with_both_lengths() -> None:
+    told = problems("  Copper.  \n\n", "text", min_chars=100)
+    assert told == "the answer is too short: 7 characters of 100"
+
+
+def test_a_schema_names_the_place() -> None:
+    schema = {"type": "object", "properties": {"tags": {"type": "array", "minItems": 2}}}
+    assert "tags: " in problems(JSON, "json", schema=schema)
+    assert problems(YAML, "yaml", schema=schema) == ""
+    # A date is text for a schema, as it was in the file.
+    dated = {"properties": {"day": {"type": "string", "const": "2024-01-02"}}}
+    assert problems("day: 2024-01-02\n", "yaml", schema=dated) == ""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        [],
+        {"type": "nonsense"},
+        {"properties": {"a": {"pattern": "("}}},
+        {"$ref": "#/$defs/missing"},
+        {"properties": {"a": {"$ref": "http://127.0.0.1:1/schema.json"}}},
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_known_at_once(schema: object) -> None:
+    with pytest.raises(SchemaError):
+        Schema(schema)
+
+
+def test_a_schema_may_refer_to_itself() -> None:
+    tree = {"$defs": {"t": {"type": "object", "additionalProperties": {"$ref": "#/$defs/t"}}}}
+    schema = Schema({**tree, "$ref": "#/$defs/t"})
+    assert schema.problems({"a": {"b": {}}}) == []
+    assert schema.problems({"a": {"b": 1}})
+
+
+def test_bombs_cost_nothing() -> None:
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    for name, last in zip("bcdefghij", "abcdefghi", strict=True):
+        bomb += f"{name}: &{name} [{','.join([f'*{last}'] * 9)}]\n"
+    begun = time.monotonic()
+    assert "alias" in problems(bomb, "yaml")
+    assert "deep" in problems("a: " + "[" * 60 + "]" * 60, "yaml")
+    for text, form in (
+        ("[" * 100_000, "yaml"),
+        ("- " * 50_000, "yaml"),
+        ("[" * 100_000, "json"),
+        ("[" * 60 + "]" * 60, "json"),
+        ("a: " + "9" * 5000, "yaml"),
+    ):
+        assert problems(text, form)
+    assert time.monotonic() - begun < 5
+
+
+@given(st.text(alphabet="`~-\n aT:[]{}&*!", max_size=80), st.sampled_from(sorted(GOOD)))
+def test_no_answer_breaks_the_checks(answer: str, form: str) -> None:
+    checks = Checks(form=form, required=("a",), forbidden=("T",))
+    verdict = check(answer, checks)
+    # What is good stays good when it is read again from its file.
+    if verdict.good:
+        assert check(verdict.text, checks).text == verdict.text

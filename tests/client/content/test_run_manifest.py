@@ -1,0 +1,284 @@
+"""What a run has finished is known whatever happens to it, and two runs do not mix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from zbeam_client.content import outputs
+from zbeam_client.content.manifest import Entry, Manifest
+from zbeam_client.content.model import Checks, Plan, Task
+from zbeam_client.content.resume import EDITED, EDITED_AND_OLD, NOT_OURS, decide, inputs_of
+from zbeam_client.content.store import Store, require_absent, require_writable
+from zbeam_client.content.work import Result
+from zbeam_shared.errors import ZbeamError
+
+GOOD = "---\ntitle: x\n---\n"
+
+
+def task(out: Path, slug: str = "copper") -> Task:
+    return Task(
+        key=f"{slug}/frontmatter",
+        material=slug,
+        slug=slug,
+        category="metal",
+        component="frontmatter",
+        template="Write about {subject} at {timestamp}.",
+        values={"subject": slug, "timestamp": "now", "unused": 1},
+        depends_on=(),
+        parameters={"max_tokens": 100},
+        checks=Checks(form="frontmatter", required=("title",)),
+        path=out / "frontmatter" / f"{slug}.md",
+        prefix="p",
+        prefix_chars=12,
+    )
+
+
+def put(out: Path, one: Task, text: str = GOOD, inputs: str = "in") -> None:
+    with Manifest(out) as manifest:
+        Store(manifest).put(one, inputs, Result(one.key, text=text))
+
+
+def look(out: Path, one: Task, inputs: str = "in") -> tuple[str, str]:
+    with Manifest(out) as manifest:
+        return Store(manifest).look(one, inputs, fields_wanted=False).decision
+
+
+def take_over(out: Path, one: Task) -> int:
+    with Manifest(out) as manifest:
+        return Store(manifest).take_over(Plan((one,), out))
+
+
+def names(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "frontmatter").iterdir())
+
+
+def test_the_cases_of_resume() -> None:
+    entry = Entry("in", "hash")
+    bad = ("the answer is empty",)
+    assert decide(entry, "in", None, ()).action == "make"
+    assert decide(entry, "in", "hash", ()) == ("skip", "")
+    assert decide(entry, "other", "hash", ()).action == "make"
+    assert decide(entry, "in", "edited", ()) == ("keep", EDITED)
+    assert decide(entry, "other", "edited", ()) == ("keep", EDITED_AND_OLD)
+    assert decide(None, "in", "hash", ()) == ("keep", NOT_OURS)
+    assert decide(entry, "in", "edited", bad).action == "make"
+    assert decide(None, "in", "hash", bad).action == "make"
+
+
+def test_inputs_are_what_the_file_is_made_from_and_not_when(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    same = inputs_of(one, {}, "m")
+    later = replace(one, values={**one.values, "timestamp": "later"}, user_id="other")
+    assert inputs_of(later, {}, "m") == same
+    changed = [
+        inputs_of(replace(one, values={**one.values, "subject": "zinc"}), {}, "m"),
+        inputs_of(replace(one, template=one.template + "!"), {}, "m"),
+        inputs_of(replace(one, system="Be brief."), {}, "m"),
+        inputs_of(replace(one, parameters={"max_tokens": 101}), {}, "m"),
+        inputs_of(replace(one, checks=Checks()), {}, "m"),
+        inputs_of(one, {"frontmatter": {"title": "x"}}, "m"),
+        inputs_of(one, {}, "other"),
+    ]
+    assert len({same, *changed}) == 8
+
+
+def test_a_finished_file_is_known_to_the_next_run(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one)
+    assert one.path.read_text() == GOOD
+    assert look(tmp_path, one) == ("skip", "")
+    assert look(tmp_path, one, "other")[0] == "make"
+    one.path.write_text(GOOD + "mine\n")
+    assert look(tmp_path, one) == ("keep", EDITED)
+    one.path.write_text("TBD")
+    assert look(tmp_path, one)[0] == "make"
+    one.path.write_bytes(b"\xff\xfe")
+    assert look(tmp_path, one)[0] == "make"
+    one.path.unlink()
+    assert look(tmp_path, one)[0] == "make"
+
+
+def test_the_folder_may_be_moved(tmp_path: Path) -> None:
+    put(tmp_path / "a", task(tmp_path / "a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert look(tmp_path / "b", task(tmp_path / "b"))[0] == "skip"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+import test_run_manifest as t
+from zbeam_client.content import {module}
+def die(*_args):
+    os.kill(os.getpid(), signal.SIGKILL)
+{module}.{name} = die
+t.put(Path({out!r}), t.task(Path({out!r})), {text!r}, "new")
+"""
+
+
+def killed(out: Path, module: str, name: str, text: str = GOOD) -> None:
+    """A process puts a file and is killed -9 at a certain call."""
+    program = KILLED.format(
+        path=[str(Path(__file__).parent), *sys.path],
+        module=module,
+        name=name,
+        out=str(out),
+        text=text,
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_an_answer_that_was_paid_for_outlives_kill_9_before_its_rename(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    killed(tmp_path, "outputs", "place")
+    assert not one.path.exists()
+    assert take_over(tmp_path, one) == 1
+    assert names(tmp_path) == ["copper.md"]
+    assert look(tmp_path, one, "new") == ("skip", "")
+
+
+def test_so_does_one_that_was_to_replace_an_older_file(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one, inputs="old")
+    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    assert take_over(tmp_path, one) == 1
+    assert one.path.read_text() == GOOD + "newer\n"
+
+
+def test_but_not_over_a_file_that_was_edited_since(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one, inputs="old")
+    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    one.path.write_text(GOOD + "mine\n")
+    assert take_over(tmp_path, one) == 0
+    assert one.path.read_text() == GOOD + "mine\n"
+    assert names(tmp_path) == ["copper.md"]
+
+
+@pytest.mark.parametrize(("module", "name"), [("outputs", "write_all"), ("manifest", "write_all")])
+def test_half_a_file_and_half_a_record_are_cleared_away(
+    tmp_path: Path, module: str, name: str
+) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one, inputs="old")
+    killed(tmp_path, module, name)
+    assert take_over(tmp_path, one) == 0
+    assert names(tmp_path) == ["copper.md"]
+    assert look(tmp_path, one, "old")[0] == "skip"
+
+
+def test_a_staged_file_that_is_damaged_is_not_adopted(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    killed(tmp_path, "outputs", "place")
+    staged = outputs.temporary_of(str(one.path), outputs.hash_of(GOOD.encode()))
+    Path(staged).write_text("half")
+    assert take_over(tmp_path, one) == 0
+    assert names(tmp_path) == []
+
+
+def test_a_torn_last_line_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    one, two = task(tmp_path), task(tmp_path, "zinc")
+    put(tmp_path, one)
+    path = tmp_path / ".zbeam" / "manifest.jsonl"
+    with path.open("ab") as file:
+        file.write(b'{"file":"frontmatter/zi')
+    put(tmp_path, two)
+    assert [json.loads(line) for line in path.read_text().splitlines()]
+    assert look(tmp_path, one)[0] == look(tmp_path, two)[0] == "skip"
+
+
+def test_a_damaged_line_costs_one_file_its_record_and_no_more(tmp_path: Path) -> None:
+    one, two = task(tmp_path), task(tmp_path, "zinc")
+    put(tmp_path, one)
+    put(tmp_path, two)
+    path = tmp_path / ".zbeam" / "manifest.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = b"\x00\xff"
+    path.write_bytes(b"\n".join(lines))
+    with Manifest(tmp_path) as manifest:
+        assert manifest.spoiled == 1
+        assert manifest.get(one.path) is None
+        assert manifest.get(two.path) is not None
+
+
+def test_superseded_lines_are_dropped_now_and_then(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one)
+    path = tmp_path / ".zbeam" / "manifest.jsonl"
+    line = path.read_bytes().splitlines()[1]
+    with path.open("ab") as file:
+        file.writelines(line.replace(b'"in"', b'"x%d"' % n) + b"\n" for n in range(1200))
+    assert look(tmp_path, one, "x1199")[0] == "skip"
+    assert len(path.read_bytes().splitlines()) == 2
+    put(tmp_path, one, inputs="y")
+    assert look(tmp_path, one, "y")[0] == "skip"
+
+
+def test_a_manifest_of_the_future_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, task(tmp_path))
+    path = tmp_path / ".zbeam" / "manifest.jsonl"
+    text = path.read_text().replace('"zbeam_manifest": 1', '"zbeam_manifest": 2')
+    path.write_text(text)
+    with pytest.raises(ZbeamError, match="version 2"), Manifest(tmp_path):
+        pass
+    assert path.read_text() == text
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
+    with Manifest(tmp_path), pytest.raises(ZbeamError) as caught, Manifest(tmp_path):
+        pass
+    assert caught.value.code == "busy"
+    assert f"pid {os.getpid()}" in str(caught.value)
+    with Manifest(tmp_path):
+        pass
+
+
+def test_the_mode_of_a_file_is_kept_and_a_link_is_replaced(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    put(tmp_path, one)
+    one.path.chmod(0o640)
+    put(tmp_path, one, GOOD + "b")
+    assert one.path.stat().st_mode & 0o777 == 0o640
+    other = tmp_path / "other"
+    other.write_text("untouched")
+    one.path.unlink()
+    one.path.symlink_to(other)
+    put(tmp_path, one)
+    assert other.read_text() == "untouched"
+    assert not one.path.is_symlink()
+
+
+def test_what_exists_is_named_but_not_all_of_it(tmp_path: Path) -> None:
+    tasks = tuple(task(tmp_path, f"m{n}") for n in range(30))
+    plan = Plan(tasks, tmp_path)
+    require_absent(plan)
+    (tmp_path / "frontmatter").mkdir()
+    for one in tasks[:12]:
+        one.path.write_text("")
+    with pytest.raises(ZbeamError) as caught:
+        require_absent(plan)
+    text = str(caught.value)
+    assert "12 of 30" in text
+    assert "and 7 more" in text
+    assert "--resume" in text
+    assert "--overwrite" in text
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("place", ["out", "out/frontmatter"])
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path, place: str) -> None:
+    out = tmp_path / "out"
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("")
+    with pytest.raises(ZbeamError, match="is not a folder"):
+        require_writable(Plan((task(out),), out))

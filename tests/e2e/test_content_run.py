@@ -1,0 +1,668 @@
+"""Content runs against a real daemon: nothing half-written, nothing paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import Daemon, Start
+from support.standin import Standin
+from support.waiting import wait_until
+from zbeam_client.cli.group import run
+from zbeam_client.content.checks import check
+from zbeam_client.content.manifest import Manifest
+from zbeam_client.content.model import Plan
+from zbeam_client.content.plan import Selection, make_plan
+from zbeam_client.content.project import load_project
+from zbeam_client.content.report import Report
+from zbeam_client.content.run import Run, RunSettings
+from zbeam_client.content.work import WorkSettings, client_for, produce
+
+SITE = Path(__file__).parents[2] / "examples" / "sample-site"
+ANSWERS = (SITE / "standin.toml").read_text()
+ALL = "frontmatter,caption,tags,bullets,text,jsonld,metatags"
+PRICES = "[upstream.deepseek.prices.deepseek-flash]\nhit = 0.003\nmiss = 0.15\noutput = 0.6\n"
+
+
+def rule(what: str, **match: Any) -> str:
+    """A rule that goes before the answers; its facts are TOML."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in match.items()]
+    return "\n".join(['[[rule]]\npath = "/chat/completions"', *lines, what, ""])
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def arguments(out: Path, *more: str, components: str = ALL) -> list[str]:
+    where = ["--data", str(SITE), "--out", str(out)]
+    return ["generate", *where, "--components", components, *more]
+
+
+def run_of(daemon: Daemon, out: Path, *more: str, **how: Any) -> tuple[int, dict[str, Any]]:
+    """Run to the end; returns the exit status and the report."""
+    done = daemon.client("--json", *arguments(out, *more, **how))
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def started(daemon: Daemon, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zbeam_client", *args],
+        env=daemon.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def files(out: Path) -> dict[str, str]:
+    """The finished files: their text by path; fails if anything else lies about."""
+    found = {}
+    for path in out.rglob("*"):
+        if path.is_file() and ".zbeam" not in path.relative_to(out).parts:
+            assert not path.name.startswith("."), f"left behind: {path}"
+            found[str(path.relative_to(out))] = path.read_text()
+    return found
+
+
+def plan_of(out: Path, *materials: str, components: str = ALL) -> Plan:
+    selection = Selection(materials, None, tuple(components.split(",")))
+    return make_plan(load_project(SITE), selection, out, now=datetime.now(UTC))
+
+
+def prompts(standin: Standin) -> Counter[str]:
+    """How often each prompt was sent."""
+    return Counter(entry["prompt_digest"] for entry in standin.events("request"))
+
+
+# ---- the whole ------------------------------------------------------------------------------
+
+
+def test_a_site_in_spite_of_bad_answers_cut_streams_and_a_restart(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(
+        rule('content = "TBD"', probability=0.05)
+        + rule("cut_after_events = 5", probability=0.05)
+        + ANSWERS
+    )
+    daemon = start(extra=PRICES)
+    with started(
+        daemon, "--json", *arguments(out, "--all", "--jobs", "32", "--retries", "8")
+    ) as process:
+        wait_until(lambda: len(standin.events("request")) > 100)
+        daemon.stop(keep=True)
+        daemon.start()
+        stdout, stderr = process.communicate(timeout=50)
+    report = json.loads(stdout)
+    assert process.returncode == 0, stderr.decode()
+    assert report["ok"]
+    total = report["total"]
+    assert (total["total"], total["made"], total["failed"]) == (406, 406, 0)
+    assert total["retries"] > 10
+    assert total["calls_of_unknown_requests"] == 0
+    assert total["requests"] == len(standin.events("request"))
+    usage = [entry["usage"] for entry in standin.events("generation_finished")]
+    tokens = total["tokens"]
+    assert tokens["output"] == sum(use["completion_tokens"] for use in usage)
+    assert tokens["prompt_cache_hit"] == sum(use["prompt_cache_hit_tokens"] for use in usage)
+    assert total["cost"] > 0
+    assert json.loads((out / ".zbeam" / "report.json").read_text()) == report
+    found = files(out)
+    assert len(found) == 406
+    for task in plan_of(out).tasks:
+        text = found[os.path.relpath(task.path, out)]
+        assert check(text, task.checks).text == text
+    assert daemon.client("validate", str(out), "--data", str(SITE)).returncode == 0
+    # And there is nothing left to do.
+    status, again = run_of(daemon, out, "--all", "--resume")
+    assert (status, again["total"]["skipped"], again["total"]["requests"]) == (0, 406, 0)
+
+
+def test_kill_9_and_resume_pay_for_nothing_twice(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.002\n{ANSWERS}")
+    daemon = start()
+    args = arguments(
+        out, "--category", "metal", "--jobs", "8", components="frontmatter,tags,caption"
+    )
+    with started(daemon, *args) as process:
+        manifest = out / ".zbeam" / "manifest.jsonl"
+        wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 15)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    wait_until(lambda: standin.counts()["in_flight"].get("flash", 0) == 0)
+    ready = {json.loads(line)["key"] for line in manifest.read_text().splitlines()[1:]}
+    before = {entry["request"] for entry in standin.events("generation_finished")}
+    sent = prompts(standin)
+    status, report = run_of(
+        daemon, out, "--category", "metal", "--resume", components="frontmatter,tags,caption"
+    )
+    assert status == 0
+    total = report["total"]
+    assert total["skipped"] == len(ready)
+    assert total["skipped"] + total["made"] == total["total"] == len(files(out))
+    # What was sent a second time is what nobody had got the answer of.
+    twice = [prompt for prompt, n in prompts(standin).items() if n > 1]
+    assert len(twice) <= sum(sent.values()) - len(ready)
+    assert len(standin.events("request")) - sum(sent.values()) == total["made"]
+    assert len(before) >= len(ready)
+
+
+# ---- what goes wrong -------------------------------------------------------------------------
+
+
+def test_the_model_is_told_what_was_wrong_and_the_prefix_stays(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    # The second answer depends on the first and the complaint being part of the conversation.
+    standin.set_scenario(
+        rule('content = "---\\ntitle: only\\n---\\n"', times=1)
+        + rule('content = "no"', prompt_contains="keys are missing: headline", times=1)
+        + ANSWERS
+    )
+    daemon = start()
+    status, report = run_of(daemon, out, "--material", "copper", components="frontmatter")
+    assert status == 0
+    assert report["total"]["retries"] == 2
+    # Another component builds on the file that is there.
+    status, caption = run_of(daemon, out, "--material", "copper", components="caption")
+    assert (status, caption["total"]["made"]) == (0, 1)
+    # Original messages first: what was a miss in the first try is a hit in the second.
+    assert report["total"]["tokens"]["prompt_cache_hit"] > 400
+
+
+def test_a_bad_answer_never_replaces_a_good_file(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    assert run_of(daemon, out, "--material", "copper", components="frontmatter,tags")[0] == 0
+    good = files(out)
+    standin.set_scenario('[defaults]\ncontent = "TBD"\n')
+    status, report = run_of(
+        daemon, out, "--material", "copper", "--overwrite", components="frontmatter,tags"
+    )
+    assert status == 1
+    assert files(out) == good
+    failed = {item["key"]: item for item in report["failed"]}
+    assert "TBD" in failed["copper/frontmatter"]["reason"]
+    assert failed["copper/tags"]["reason"] == "it needs copper/frontmatter, which failed"
+    assert failed["copper/tags"]["code"] == "dependency"
+    assert report["total"]["requests"] == 3
+    standin.forget()
+    status, report = run_of(
+        daemon, out, "--material", "copper", "--resume", components="frontmatter,tags"
+    )
+    assert (status, report["total"]["skipped"]) == (0, 2)
+    assert standin.events("request") == []
+
+
+def test_an_answer_at_the_token_limit_is_no_answer(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    status, report = run_of(
+        daemon, out, "--material", "copper", "--retries", "0", "--max-tokens", "50",
+        components="frontmatter",
+    )  # fmt: skip
+    assert status == 1
+    assert "limit of 50 tokens" in report["failed"][0]["reason"]
+    assert report["total"]["retries"] == 0
+    assert files(out) == {}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [("[defaults]\nstatus = 401\n", "key"), ("balance = 0.0\n", "alance")],
+)
+def test_what_no_item_can_get_past_stops_the_run(
+    start: Start, standin: Standin, out: Path, scenario: str, told: str
+) -> None:
+    standin.set_scenario(scenario)
+    daemon = start()
+    done = daemon.client(*arguments(out, "--all", "--jobs", "4", components="frontmatter"))
+    assert done.returncode == 1
+    assert "stopped early" in done.stderr
+    assert told in done.stderr
+    assert len(standin.events("request")) <= 4
+    report = json.loads((out / ".zbeam" / "report.json").read_text())
+    assert report["total"]["left"] >= 54
+    assert report["stopped"]
+
+
+def test_what_only_one_item_has_wrong_does_not(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(rule("status = 422", prompt_contains="Name: Copper") + ANSWERS)
+    daemon = start()
+    status, report = run_of(daemon, out, "--category", "metal", components="frontmatter")
+    assert status == 1
+    assert [(item["key"], item["code"]) for item in report["failed"]] == [
+        ("copper/frontmatter", "invalid_parameters")
+    ]
+    assert report["total"]["made"] == report["total"]["total"] - 1
+    assert report["total"]["requests"] == report["total"]["total"]
+
+
+def test_a_daemon_that_is_away_is_waited_for_in_mid_run(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.003\n{ANSWERS}")
+    daemon = start()
+    with started(
+        daemon, "--json", *arguments(out, "--category", "metal", components="frontmatter")
+    ) as process:
+        wait_until(lambda: len(standin.events("generation_finished")) > 3)
+        daemon.stop(signal.SIGKILL, keep=True)
+        time.sleep(0.7)  # items that are begun meanwhile find no daemon
+        assert process.poll() is None
+        daemon.start()
+        stdout, stderr = process.communicate(timeout=40)
+    assert process.returncode == 0, stderr
+    report = json.loads(stdout)
+    assert report["total"]["made"] == report["total"]["total"]
+    # Those that were under way when it died were started, and nobody can tell how often.
+    assert report["total"]["calls_of_unknown_requests"] > 0
+
+
+def test_no_daemon_at_the_start_is_said_at_once_and_nothing_is_written(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    daemon = start()
+    daemon.stop(keep=True)
+    done = daemon.client(*arguments(out, "--all"))
+    assert done.returncode == 69
+    assert "zbeamd run" in done.stderr
+    assert not out.exists()
+
+
+# ---- stopping ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly_and_resume_goes_on(
+    start: Start, standin: Standin, out: Path, number: int
+) -> None:
+    standin.set_scenario(
+        rule("token_delay_s = 0.5", prompt_contains="Name: Copper")
+        + rule("token_delay_s = 0.5", prompt_contains="Name: Steel")
+        + ANSWERS
+    )
+    daemon = start()
+    args = arguments(out, "--all", "--jobs", "16", components="frontmatter")
+    with started(daemon, *args) as process:
+        manifest = out / ".zbeam" / "manifest.jsonl"
+        wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 20)
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=10)
+    # Ended by the signal, as a shell shows 130 and 143.
+    assert process.returncode == -number
+    assert b"--resume" in stderr
+    assert b"Traceback" not in stderr
+    assert b"LEFT" in stdout
+    wait_until(lambda: standin.counts()["in_flight"].get("flash", 0) == 0)
+    report = json.loads((out / ".zbeam" / "report.json").read_text())
+    assert report["interrupted"]
+    assert not report["ok"]
+    assert report["total"]["made"] == len(files(out))
+    standin.set_scenario(ANSWERS)
+    status, again = run_of(daemon, out, "--all", "--resume", components="frontmatter")
+    assert (status, again["total"]["skipped"]) == (0, report["total"]["made"])
+
+
+def test_a_second_signal_ends_at_once(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario("[defaults]\nwait_s = 60\n")
+    daemon = start()
+    with started(daemon, *arguments(out, "--all", components="frontmatter")) as process:
+        wait_until(lambda: standin.events("request"))
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - begun < 5
+
+
+# ---- prefixes ------------------------------------------------------------------------------
+
+
+def hit_rate(daemon: Daemon, out: Path, *, lead_s: float, user_id: str) -> float:
+    plan = plan_of(out, components="frontmatter")
+    plan = Plan(
+        tuple(
+            task.__class__(
+                **{name: getattr(task, name) for name in task.__slots__} | {"user_id": user_id}
+            )
+            for task in plan.tasks[:32]
+        ),
+        plan.out,
+    )
+    work = WorkSettings(endpoint=daemon.endpoint, autostart=False)
+
+    class Silent:
+        def ended(self, *_facts: object) -> None: ...
+        def tick(self) -> None: ...
+
+    async def carry_out(manifest: Manifest) -> Report:
+        report = Report(plan)
+        async with client_for(work) as client:
+            await Run(plan, RunSettings(work, 32, lead_s=lead_s), manifest, report, Silent()).run(
+                client
+            )
+        return report
+
+    with Manifest(out) as manifest:
+        report = asyncio.run(carry_out(manifest))
+    assert report.ok
+    assert report.total.tally.hit_rate is not None
+    return report.total.tally.hit_rate
+
+
+def test_the_first_of_a_prefix_goes_ahead_and_the_others_hit_the_cache(
+    start: Start, standin: Standin, tmp_path: Path
+) -> None:
+    # A token takes its time, so that 32 at once are all under way before the first one comes.
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.002\nfirst_byte_delay_s = 0.6\n{ANSWERS}")
+    daemon = start()
+    without = hit_rate(daemon, tmp_path / "a", lead_s=0, user_id="without")
+    with_leader = hit_rate(daemon, tmp_path / "b", lead_s=5, user_id="with")
+    assert without < 0.2
+    assert with_leader > 0.6
+
+
+def test_a_slow_leader_does_not_hold_up_the_others(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(rule("wait_s = 2", nth=1) + ANSWERS)
+    daemon = start()
+    begun = time.monotonic()
+    finished: list[float] = []
+
+    def look() -> bool:
+        finished[:] = [e["time"] for e in standin.events("generation_finished")]
+        return len(finished) >= 32
+
+    assert hit_rate(daemon, out, lead_s=0.3, user_id="slow") >= 0
+    assert look()
+    # 31 were done long before their leader.
+    assert sorted(finished)[-1] - sorted(finished)[30] > 0.5
+    assert time.monotonic() - begun < 10
+
+
+def test_many_jobs_and_few_open_files(
+    start: Start, standin: Standin, out: Path, tmp_path: Path
+) -> None:
+    standin.set_scenario(f"[defaults]\nfirst_byte_delay_s = 0.5\n{ANSWERS}")
+    daemon = start()
+    for limit, status, told in (("-n 128", 2, "use --jobs 16"), ("-Sn 128", 0, "")):
+        command = [sys.executable, "-m", "zbeam_client"]
+        command += arguments(out, "--all", "--jobs", "58", components="frontmatter")
+        done = subprocess.run(
+            ["bash", "-c", f'ulimit {limit}; exec "$@"', "bash", *command],
+            env=daemon.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == status, done.stderr
+        assert told in done.stderr
+
+
+# ---- one item, anywhere --------------------------------------------------------------------
+
+
+def test_the_work_on_an_item_runs_in_any_process(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    settings = WorkSettings(endpoint=daemon.endpoint, autostart=False)
+    tasks = plan_of(out, "copper", "nickel", components="frontmatter").tasks
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        results = pool.starmap(produce, [(task, {}, settings) for task in tasks])
+    assert [result.key for result in results] == ["copper/frontmatter", "nickel/frontmatter"]
+    assert all(result.good and result.fields["title"] for result in results)
+    assert not out.exists()
+    caption = plan_of_with(out, "copper", "caption")
+    done = produce(caption, {"frontmatter": results[0].fields}, settings)
+    assert done.good
+    lost = produce(caption, {}, settings)
+    assert not lost.good
+    assert "frontmatter" in lost.problem
+
+
+def plan_of_with(out: Path, material: str, component: str) -> Any:
+    plan = plan_of(out, material, components=f"frontmatter,{component}")
+    return next(task for task in plan.tasks if task.component == component)
+
+
+# ---- places that cannot be written ---------------------------------------------------------
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a tmpfs")
+def test_a_disk_that_fills_up_costs_no_file_that_was_good(
+    start: Start, standin: Standin, tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", str(out)], check=True)
+    try:
+        standin.set_scenario(ANSWERS)
+        daemon = start()
+        done = daemon.client(*arguments(out, "--category", "metal", components="frontmatter,text"))
+        assert done.returncode == 1
+        assert "No space left" in done.stderr
+        assert "stopped early" in done.stderr
+        found = files(out)
+        assert 0 < len(found) < 26
+        assert daemon.client("validate", str(out), "--data", str(SITE)).returncode == 0
+        # Full from the start: said before anything is sent.
+        standin.forget()
+        done = daemon.client(
+            *arguments(out, "--category", "metal", "--resume", components="frontmatter")
+        )
+        assert done.returncode == 2
+        assert "No space left" in done.stderr
+        assert standin.events("request") == []
+        subprocess.run(["mount", "-o", "remount,size=8m", "none", str(out)], check=True)
+        assert (
+            run_of(daemon, out, "--category", "metal", "--resume", components="frontmatter,text")[0]
+            == 0
+        )
+        assert found.items() <= files(out).items()
+        subprocess.run(["mount", "-o", "remount,ro", "none", str(out)], check=True)
+        done = daemon.client(*arguments(out, "--category", "metal", "--overwrite"))
+        assert done.returncode == 2
+        assert "cannot be written" in done.stderr
+    finally:
+        subprocess.run(["umount", str(out)], check=True)
+
+
+def test_bad_places_and_options_are_told_before_anything_is_sent(
+    start: Start,
+    standin: Standin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    daemon = start()
+    monkeypatch.setenv("ZBEAM_ENDPOINT", daemon.endpoint)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    out = tmp_path / "o"
+    for args, told in (
+        (arguments(file, "--all"), "is not a folder"),
+        (arguments(file / "below", "--all"), "is not a folder"),
+        (arguments(out, "--all", "--pattern", "../{slug}"), "--pattern"),
+        (arguments(out, "--material", "coper"), "Copper"),
+        (arguments(out, "--all", "--resume", "--overwrite"), "choose one"),
+        (arguments(out, "--all", "--material", "copper"), "--all is every"),
+        (arguments(out, "--jobs", "4"), "which materials"),
+        (arguments(out, "--all", "hello"), "PROMPT"),
+        (arguments(out, "--all", "-o", "x"), "-o"),
+        (arguments(out, "--all", "--no-stream"), "--stream"),
+        (arguments(out, "--all", "--json-output"), "--json-output"),
+        (arguments(out, "--all", "--upstream", "none"), "none"),
+        (["generate", "--all"], "which components"),
+        (["generate", "--retries", "1", "hello"], "--retries"),
+        (["generate", "--schema", str(file), "--stream", "hello"], "--stream"),
+        (["validate", str(tmp_path / "nothing")], "there is no"),
+        (["validate", str(tmp_path)], "nothing to check"),
+    ):
+        assert run(args) == 2, args
+        assert told in capsys.readouterr().err, args
+    assert file.read_text() == "mine"
+    assert not out.exists()
+    assert standin.events("request") == []
+
+
+def test_dry_run_sends_and_writes_nothing(start: Start, standin: Standin, out: Path) -> None:
+    daemon = start(extra=PRICES)
+    done = daemon.client(*arguments(out, "--material", "copper", "--dry-run"))
+    assert done.returncode == 0
+    assert "Name: Copper" in done.stdout
+    assert "{frontmatter[title]}" in done.stdout
+    assert "prefix of frontmatter" in done.stdout
+    found = json.loads(
+        daemon.client("--json", *arguments(out, "--category", "metal", "--dry-run")).stdout
+    )
+    assert found["estimate"]["tasks"] == len(found["tasks"]) == 91
+    assert found["estimate"]["cost_at_most"] > 0
+    assert found["prefixes"]["frontmatter"]["chars"] > 256
+    daemon.stop(keep=True)
+    found = json.loads(
+        daemon.client("--json", *arguments(out, "--category", "metal", "--dry-run")).stdout
+    )
+    assert found["estimate"]["cost_at_most"] is None
+    assert standin.events("request") == []
+    assert not out.exists()
+
+
+# ---- how it looks --------------------------------------------------------------------------
+
+
+def test_on_a_terminal_the_run_shows_itself_live(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.004\n{ANSWERS}")
+    daemon = start(extra=PRICES)
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "zbeam_client",
+            *arguments(out, "--category", "metal", components="frontmatter"),
+        ],
+        env={**daemon.environ, "TERM": "xterm", "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):
+        while select.select([leader], [], [], 20)[0] and (data := os.read(leader, 65536)):
+            seen += data
+    os.close(leader)
+    stdout, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert b"/min" in seen
+    assert b" left" in seen
+    assert b"cost 0." in seen
+    assert stdout.startswith(b"COMPONENT")
+    assert b"\x1b" not in stdout
+
+
+def test_a_log_is_not_flooded(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario("[defaults]\nstatus = 422\n")
+    daemon = start()
+    done = daemon.client(*arguments(out, "--all", components="frontmatter,caption"))
+    assert done.returncode == 1
+    assert done.stderr.count("failed ") == 20
+    assert "further failures are in the report" in done.stderr
+    assert len(json.loads((out / ".zbeam/report.json").read_text())["failed"]) == 116
+    done = daemon.client("--verbose", *arguments(out, "--all", "--resume", components="tags"))
+    assert done.returncode == 2  # frontmatter is missing: said before
+
+
+def test_fresh_sessions_and_the_old_names(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start(warm=2)
+    wait_until(lambda: daemon.json("cache", "stats")["sessions"]["idle"] == 2)
+    opened = daemon.json("cache", "stats")["opened"]
+    status, _ = run_of(
+        daemon, out, "--material", "copper", "--no-persistent-cache", components="frontmatter,tags"
+    )
+    assert status == 0
+    assert daemon.json("cache", "stats")["opened"] >= opened + 2
+    answer = daemon.json("generate", "--no-persistent-cache", "hello")
+    assert answer["ok"]
+    assert not answer["session"]["reused"]
+    wait_until(lambda: daemon.json("cache", "stats")["sessions"]["idle"] == 2)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from zbeam_client import PersistentAPIClientCache as C; print(C.clear_cache())",
+        ],
+        env=daemon.environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stdout.strip() == "(2, [])", done.stderr
+
+
+# ---- JSON that fits ------------------------------------------------------------------------
+
+
+def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: Path) -> None:
+    daemon = start()
+    schema = tmp_path / "schema.json"
+    schema.write_text(
+        '{"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}'
+    )
+    standin.set_scenario(
+        rule("content = '{\"name\": 3}'", times=1)
+        + rule(
+            'content = """```json\\n{\\"name\\": \\"copper\\"}\\n```"""',
+            prompt_contains="3 is not of type",
+        )
+    )
+    done = daemon.client("--json", "generate", "--schema", str(schema), "Name a metal")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["data"], found["retries"]) == (0, {"name": "copper"}, 1)
+    standin.set_scenario('[defaults]\ncontent = "copper"\n')
+    target = tmp_path / "answer.json"
+    target.write_text("mine")
+    done = daemon.client(
+        "generate", "--schema", str(schema), "--retries", "1", "-o", str(target), "Name a metal"
+    )
+    assert done.returncode == 76
+    assert "does not fit" in done.stderr
+    assert target.read_text() == "mine"
+    standin.forget()
+    for text in ("{", "[]", '{"type": "nonsense"}', '{"$ref": "http://127.0.0.1/x"}'):
+        schema.write_text(text)
+        done = daemon.client("generate", "--schema", str(schema), "Name a metal")
+        assert done.returncode == 2, text
+    assert standin.events("request") == []
