@@ -10,6 +10,7 @@ import click
 
 from zbeam_client.cli import output
 from zbeam_client.cli.inputs import read_prompt, read_request
+from zbeam_client.cli.known import complete_file, complete_model, complete_upstream
 from zbeam_client.cli.options import TEXT, Finite, Settings, with_common
 from zbeam_client.cli.report import Printer, failure_object, response_object
 from zbeam_client.cli.signals import Signalled
@@ -35,25 +36,62 @@ Examples:
 """
 )
 @click.argument("prompt", required=False, type=TEXT)
-@click.option("-f", "--file", metavar="FILE", help="Text that follows the PROMPT; - for stdin.")
+@click.option(
+    "-f",
+    "--file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Text that follows the PROMPT; - for stdin.",
+)
 @click.option("--system", metavar="S", type=TEXT, help="The system prompt.")
-@click.option("--model", metavar="M", type=TEXT, help="The model.")
-@click.option("--max-tokens", metavar="N", type=click.IntRange(min=1), help="Limit of the answer.")
+@click.option(
+    "--model",
+    metavar="M",
+    type=TEXT,
+    shell_complete=complete_model,
+    help="The model; default: the configured one.",
+)
+@click.option(
+    "--max-tokens", metavar="N", type=click.IntRange(min=1), help="Longest answer, in tokens."
+)
 @click.option("--temperature", metavar="T", type=Finite(), help="Sampling temperature.")
 @click.option("--top-p", metavar="P", type=Finite(), help="Nucleus sampling.")
-@click.option("--thinking", type=click.Choice(["enabled", "disabled"]), help="Reason first.")
-@click.option("--effort", type=click.Choice(EFFORTS), help="How long to reason.")
-@click.option("--stop", metavar="S", type=TEXT, multiple=True, help="End there; repeatable.")
-@click.option("--user-id", metavar="ID", type=TEXT, help="Whose cache of prefixes to use.")
+@click.option(
+    "--thinking", type=click.Choice(["enabled", "disabled"]), help="Reason first, or not."
+)
+@click.option("--effort", type=click.Choice(EFFORTS), help="How hard to reason.")
+@click.option("--stop", metavar="S", type=TEXT, multiple=True, help="End at this text; repeatable.")
+@click.option("--user-id", metavar="ID", type=TEXT, help="Whose prefix cache to use.")
 @click.option("--json-output", is_flag=True, help="Ask the model for a JSON object.")
-@click.option("--request", metavar="FILE", help="A chat request in JSON; other options win.")
-@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="Which upstream.")
+@click.option(
+    "--request",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="A chat request in JSON, as the API takes it; - for stdin. Other options win.",
+)
+@click.option(
+    "--upstream",
+    metavar="NAME",
+    default="",
+    type=TEXT,
+    shell_complete=complete_upstream,
+    help="A configured upstream; default: the first.",
+)
 @click.option("--client", metavar="NAME", type=TEXT, help="Who asks, for fairness and accounts.")
 @click.option(
     "--stream/--no-stream", default=None, help="Print as it comes; default on a terminal."
 )
-@click.option("-o", "--output", "target", metavar="FILE", help="Write the answer to FILE, whole.")
-@click.option("--no-persistent-cache", "fresh", is_flag=True, help="Use a session of its own.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the answer to FILE, whole.",
+)
+@click.option(
+    "--no-persistent-cache", "fresh", is_flag=True, help="Open a session for this request."
+)
 @click.option("--no-autostart", is_flag=True, help="Do not start a daemon if there is none.")
 @click.pass_obj
 def generate(
@@ -75,6 +113,8 @@ def generate(
     there, and stays as it was if the request fails.
 
     With --json one object is printed at the end, also with --stream and beside -o.
+
+    The exit status tells what became of the request: see zbeam-client --help.
     """
     if target == "-":
         target = None
