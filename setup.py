@@ -27,6 +27,8 @@ DEV = [
     "types-requests>=2.32",
     *STANDIN,
 ]
+# The versions named are the first of their line that still run on Python 3.11 with each other.
+DOCS = ["sphinx>=8.2", "myst-parser>=4.0", "furo>=2025.7", "sphinx-click>=6.1"]
 
 setup(
     name="zbeam",
@@ -50,7 +52,7 @@ setup(
         "urllib3>=2.5",
         "watchdog>=6.0",
     ],
-    extras_require={"standin": STANDIN, "dev": DEV},
+    extras_require={"standin": STANDIN, "dev": DEV, "docs": DOCS},
     entry_points={
         "console_scripts": [
             "zbeamd = zbeam_daemon.main:main",

@@ -17,8 +17,9 @@ def walk(
     command: click.Command, name: str, parent: click.Context | None
 ) -> Iterator[click.Context]:
     ctx = click.Context(
-        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
-    )
+        command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH,
+        **command.context_settings,
+    )  # fmt: skip
     yield ctx
     if isinstance(command, click.Group):
         for child in command.list_commands(ctx):
