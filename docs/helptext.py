@@ -8,6 +8,7 @@ begins with a title ("Examples:"), it is a section of that name.
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ def blocks(text: str | None) -> list[Block]:
         title = ""
         if verbatim and lines[0].endswith(":") and lines[0] == lines[0].lstrip():
             title = lines.pop(0).removesuffix(":")
-        body = inspect.cleandoc("\n".join(lines)) if verbatim else " ".join(lines)
+        body = textwrap.dedent("\n".join(lines)) if verbatim else " ".join(lines)
         if body:
             found.append(Block(title, body.split("\n"), verbatim))
     return found
