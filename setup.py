@@ -27,7 +27,7 @@ DEV = [
     "types-requests>=2.32",
     *STANDIN,
 ]
-# The versions named are the first of their line that still run on Python 3.11 with each other.
+# Versions that run on Python 3.11 too, where pip takes an older Sphinx than on 3.12.
 DOCS = ["sphinx>=8.2", "myst-parser>=4.0", "furo>=2025.7", "sphinx-click>=6.1"]
 
 setup(
