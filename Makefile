@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-faults check bench-quick bench-plan clean
+.PHONY: demo test test-faults check bench-quick bench-plan docs man clean
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "zbeam needs Python 3.11 or newer: make PYTHON=python3.11"'
@@ -34,6 +34,22 @@ bench-quick: $(STAMP)
 # Loading and planning a content run of 5,000 materials and 7 components.
 bench-plan: $(STAMP)
 	$(BIN)/python bench/content_plan.py
+
+# The pages of docs/ as a site in build/docs; a warning is an error. What it needs is installed for
+# it alone, so that a test run does not wait for it.
+DOCS_STAMP := $(VENV)/.docs-installed
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/sphinx-build -n -W --keep-going -E -q docs build/docs
+	@echo "build/docs/index.html"
+
+# One man page a command, from what --help says.
+man: $(STAMP)
+	$(BIN)/python docs/man.py build/man
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

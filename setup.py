@@ -31,6 +31,8 @@ DEV = [
     "types-PyYAML>=6.0",
     *STANDIN,
 ]
+# Versions that run on Python 3.11 too, where pip takes an older Sphinx than on 3.12.
+DOCS = ["sphinx>=8.2", "myst-parser>=4.0", "furo>=2025.7", "sphinx-click>=6.1"]
 
 setup(
     name="zbeam",
@@ -58,7 +60,7 @@ setup(
         "urllib3>=2.5",
         "watchdog>=6.0",
     ],
-    extras_require={"standin": STANDIN, "dev": DEV},
+    extras_require={"standin": STANDIN, "dev": DEV, "docs": DOCS},
     entry_points={
         "console_scripts": [
             "zbeamd = zbeam_daemon.main:main",

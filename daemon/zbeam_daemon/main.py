@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -18,10 +18,29 @@ CONFIG_HELP = (
     "/etc/zbeam/zbeam.toml]."
 )
 
-config_option = click.option("--config", metavar="FILE", help=CONFIG_HELP)
+
+def complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
+    """Let the shell complete the name of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+config_option = click.option(
+    "--config", metavar="FILE", shell_complete=complete_file, help=CONFIG_HELP
+)
+
+EPILOG = """\b
+Exit status:
+    0  done; run: stopped by SIGTERM, Ctrl-C or zbeam-client drain
+    2  wrong usage
+   75  run: another daemon serves this endpoint
+   77  not allowed: the socket's folder is not safe
+   78  the configuration is wrong, or the endpoint cannot be used
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
 @click.version_option(__version__, prog_name="zbeamd", message="%(prog)s %(version)s")
 def cli() -> None:
     """Keep warm sessions to the DeepSeek API for all the processes of this machine.
@@ -40,7 +59,10 @@ def cli() -> None:
 @click.option("--endpoint", metavar="URI", help="Where to listen, as ipc:///path/to.sock.")
 @click.option("--autostarted", is_flag=True, hidden=True)
 def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
-    """Serve in the foreground until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.
+    """Serve in the foreground.
+
+    SIGTERM or Ctrl-C stops it; requests under way have daemon.drain_s seconds. SIGHUP reads
+    the configuration again, and so does a change of its file.
 
     \b
     Examples:
@@ -79,7 +101,10 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 @config_option
 @click.option("--upgrade", is_flag=True, help="Add what is new to a file, keep the rest.")
 def init(config: str | None, upgrade: bool) -> None:
-    """Write a complete, commented configuration; never over one that exists.
+    """Write a complete, commented configuration.
+
+    Never over a file that exists. Without --config it is $ZBEAM_CONFIG or
+    ~/.config/zbeam/zbeam.toml.
 
     \b
     Examples:
@@ -113,7 +138,9 @@ def init(config: str | None, upgrade: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--upstream", is_flag=True, help="Try to reach each upstream, too; costs no tokens.")
 def check(config: str | None, as_json: bool, upstream: bool) -> None:
-    """Read the configuration and name every problem with its key; exit 78 if there is one.
+    """Name every problem in a configuration.
+
+    Each with its key, and what was expected. Exit status 78 if there is one.
 
     A running daemon is neither needed nor asked: see zbeam-client doctor.
 
@@ -133,6 +160,28 @@ def check(config: str | None, as_json: bool, upstream: bool) -> None:
 
     status = checking.run(config, dict(os.environ), as_json=as_json, upstream=upstream)
     sys.exit(status)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that completes our commands.
+
+    zbeam-client has one of its own: zbeam-client completion --help tells where they belong.
+
+    \b
+    Examples:
+      eval "$(zbeamd completion bash)"
+      zbeamd completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # the three that click knows
+    script = kind(ctx.find_root().command, {}, "zbeamd", "_ZBEAMD_COMPLETE").source()
+    # click's script for fish would end a description at its first comma.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'), nl=False)
 
 
 cli.add_command(standin)

@@ -7,13 +7,20 @@ from typing import Any
 import click
 
 from zbeam_client.cli import output
+from zbeam_client.cli.known import complete_upstream
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_client.endpoint import NoDaemonError
 from zbeam_shared.errors import EXIT_FAILED
 
 
 @with_common
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  zbeam-client cache stats
+  zbeam-client cache flush
+"""
+)
 def cache() -> None:
     """Look at, empty or fill the cache of sessions.
 
@@ -23,10 +30,20 @@ def cache() -> None:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client cache flush
+  zbeam-client cache flush --json
+"""
+)
 @click.pass_obj
 def flush(settings: Settings) -> int:
-    """Retire every session; those in use finish first."""
+    """Retire every session; those in use finish first.
+
+    New ones are opened at once, as many as pool.warm says. Where no daemon runs there is
+    nothing to retire: that is exit status 0 too.
+    """
     try:
         with settings.client() as client:
             done = client.flush()
@@ -41,7 +58,13 @@ def flush(settings: Settings) -> int:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client cache stats
+  zbeam-client cache stats --json | jq .hit_rate
+"""
+)
 @click.pass_obj
 def stats(settings: Settings) -> int:
     """Show hits, sessions and how they ended, since the daemon started."""
@@ -97,7 +120,13 @@ def _describe_idle_limit(limit: dict[str, Any]) -> str:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client cache info
+  zbeam-client cache info --json | jq -r ".[] | .id, .state"
+"""
+)
 @click.pass_obj
 def info(settings: Settings) -> int:
     """Show each session."""
@@ -123,12 +152,28 @@ def _shown(name: str, value: Any) -> Any:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client cache warm 20
+  zbeam-client cache warm 5 --upstream deepseek
+"""
+)
 @click.argument("n", type=click.IntRange(min=1))
-@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="For which upstream.")
+@click.option(
+    "--upstream",
+    metavar="NAME",
+    default="",
+    type=TEXT,
+    shell_complete=complete_upstream,
+    help="At this upstream; default: the first.",
+)
 @click.pass_obj
 def warm(settings: Settings, n: int, upstream: str) -> int:
-    """Open sessions until N are idle."""
+    """Open sessions until N are idle.
+
+    Exit status 1 if some could not be opened; the reason is told.
+    """
     with settings.client() as client:
         done = client.warm(n, upstream)
     failed = done.get("failed", 0)

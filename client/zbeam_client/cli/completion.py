@@ -12,7 +12,12 @@ from zbeam_client.cli.options import with_common
 @with_common
 @click.command(
     epilog="""\b
-Where its output belongs:
+Examples:
+  eval "$(zbeam-client completion bash)"              for this shell
+  zbeam-client completion fish | source               the same in fish
+
+\b
+Where its output belongs, for every shell to come:
   bash  ~/.local/share/bash-completion/completions/zbeam-client
   zsh   _zbeam-client in a folder of $fpath
   fish  ~/.config/fish/completions/zbeam-client.fish
@@ -21,9 +26,13 @@ Where its output belongs:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print the script that completes our commands in SHELL."""
+    """Print the script that completes our commands.
+
+    Names of models and upstreams are asked of the daemon, if one runs.
+    """
     kind = get_completion_class(shell)
     assert kind is not None  # the three that click knows
-    script = kind(ctx.find_root().command, {}, output.PROG, "_ZBEAM_CLIENT_COMPLETE")
-    output.write_out(script.source())
+    script = kind(ctx.find_root().command, {}, output.PROG, "_ZBEAM_CLIENT_COMPLETE").source()
+    # click's script for fish would end a description at its first comma.
+    output.write_out(script.replace('string split ","', 'string split --max 1 ","'))
     return 0

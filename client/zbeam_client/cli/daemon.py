@@ -8,16 +8,26 @@ from typing import Any
 import click
 
 from zbeam_client.cli import output
+from zbeam_client.cli.known import complete_upstream
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_shared import __version__
 from zbeam_shared.errors import EXIT_CONFIG
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client ping
+  zbeam-client ping && echo up
+"""
+)
 @click.pass_obj
 def ping(settings: Settings) -> int:
-    """Ask the daemon for a sign of life."""
+    """Ask the daemon for a sign of life.
+
+    Exit status 69 if there is none, 75 if it does not answer.
+    """
     with settings.client() as client:
         begun = time.monotonic()
         pong = client.ping()
@@ -53,7 +63,13 @@ def describe_reload(answer: dict[str, Any]) -> list[str]:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client reload
+  zbeam-client reload --json | jq .applied
+"""
+)
 @click.pass_obj
 def reload(settings: Settings) -> int:
     """Make the daemon read its configuration again.
@@ -74,10 +90,18 @@ def reload(settings: Settings) -> int:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client drain
+"""
+)
 @click.pass_obj
 def drain(settings: Settings) -> int:
-    """Make the daemon take no new work, finish what runs, and exit."""
+    """Make the daemon take no new work, finish what runs, and exit.
+
+    Requests under way have daemon.drain_s seconds; the command does not wait for them.
+    """
     with settings.client() as client:
         answer = client.drain()
     if settings.json:
@@ -88,8 +112,21 @@ def drain(settings: Settings) -> int:
 
 
 @with_common
-@click.command()
-@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="Of which upstream.")
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client models
+  zbeam-client models --json | jq -r ".[].id"
+"""
+)
+@click.option(
+    "--upstream",
+    metavar="NAME",
+    default="",
+    type=TEXT,
+    shell_complete=complete_upstream,
+    help="Of this upstream; default: the first.",
+)
 @click.pass_obj
 def models(settings: Settings, upstream: str) -> int:
     """Show the models that the upstream offers."""
@@ -105,8 +142,21 @@ def models(settings: Settings, upstream: str) -> int:
 
 
 @with_common
-@click.command()
-@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="At which upstream.")
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client balance
+  zbeam-client balance --json | jq .is_available
+"""
+)
+@click.option(
+    "--upstream",
+    metavar="NAME",
+    default="",
+    type=TEXT,
+    shell_complete=complete_upstream,
+    help="At this upstream; default: the first.",
+)
 @click.pass_obj
 def balance(settings: Settings, upstream: str) -> int:
     """Show the account's balance, as the upstream tells it now."""
@@ -130,10 +180,19 @@ def config() -> None:
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client config show
+  zbeam-client config show | grep pool
+"""
+)
 @click.pass_obj
 def show(settings: Settings) -> int:
-    """Show every key with its value and where it comes from; secrets are masked."""
+    """Show every key, its value and where that is from.
+
+    Secrets are masked.
+    """
     with settings.client() as client:
         found = client.config()
     if settings.json:

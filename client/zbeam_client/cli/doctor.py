@@ -37,7 +37,7 @@ COLOURS = {"pass": "32", "warn": "33", "fail": "1;31", "skip": "2"}
 )
 @click.pass_obj
 def doctor(settings: Settings, *, probe: bool) -> int:
-    """Find out what is wrong, the true cause first, and how to mend it.
+    """Find out what is wrong, and how to mend it.
 
     Looks at endpoint, socket and daemon from here. Then the daemon looks at its configuration and
     tries each upstream, step by step, on a connection of its own and through its pool. Without a

@@ -10,6 +10,7 @@ import click
 
 from zbeam_client.cli import output
 from zbeam_client.cli.inputs import read_prompt, read_request
+from zbeam_client.cli.known import complete_file, complete_model, complete_upstream
 from zbeam_client.cli.options import TEXT, Finite, Settings, with_common
 from zbeam_client.cli.report import Printer, failure_object, response_object
 from zbeam_client.cli.signals import Signalled
@@ -45,25 +46,62 @@ Examples:
 """
 )
 @click.argument("prompt", required=False, type=TEXT)
-@click.option("-f", "--file", metavar="FILE", help="Text that follows the PROMPT; - for stdin.")
+@click.option(
+    "-f",
+    "--file",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Text that follows the PROMPT; - for stdin.",
+)
 @click.option("--system", metavar="S", type=TEXT, help="The system prompt.")
-@click.option("--model", metavar="M", type=TEXT, help="The model.")
-@click.option("--max-tokens", metavar="N", type=click.IntRange(min=1), help="Limit of the answer.")
+@click.option(
+    "--model",
+    metavar="M",
+    type=TEXT,
+    shell_complete=complete_model,
+    help="The model; default: the configured one.",
+)
+@click.option(
+    "--max-tokens", metavar="N", type=click.IntRange(min=1), help="Longest answer, in tokens."
+)
 @click.option("--temperature", metavar="T", type=Finite(), help="Sampling temperature.")
 @click.option("--top-p", metavar="P", type=Finite(), help="Nucleus sampling.")
-@click.option("--thinking", type=click.Choice(["enabled", "disabled"]), help="Reason first.")
-@click.option("--effort", type=click.Choice(EFFORTS), help="How long to reason.")
-@click.option("--stop", metavar="S", type=TEXT, multiple=True, help="End there; repeatable.")
-@click.option("--user-id", metavar="ID", type=TEXT, help="Whose cache of prefixes to use.")
+@click.option(
+    "--thinking", type=click.Choice(["enabled", "disabled"]), help="Reason first, or not."
+)
+@click.option("--effort", type=click.Choice(EFFORTS), help="How hard to reason.")
+@click.option("--stop", metavar="S", type=TEXT, multiple=True, help="End at this text; repeatable.")
+@click.option("--user-id", metavar="ID", type=TEXT, help="Whose prefix cache to use.")
 @click.option("--json-output", is_flag=True, help="Ask the model for a JSON object.")
-@click.option("--request", metavar="FILE", help="A chat request in JSON; other options win.")
-@click.option("--upstream", metavar="NAME", default="", type=TEXT, help="Which upstream.")
+@click.option(
+    "--request",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="A chat request in JSON, as the API takes it; - for stdin. Other options win.",
+)
+@click.option(
+    "--upstream",
+    metavar="NAME",
+    default="",
+    type=TEXT,
+    shell_complete=complete_upstream,
+    help="A configured upstream; default: the first.",
+)
 @click.option("--client", metavar="NAME", type=TEXT, help="Who asks, for fairness and accounts.")
 @click.option(
     "--stream/--no-stream", default=None, help="Print as it comes; default on a terminal."
 )
-@click.option("-o", "--output", "target", metavar="FILE", help="Write the answer to FILE, whole.")
-@click.option("--no-persistent-cache", "fresh", is_flag=True, help="Use a session of its own.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="Write the answer to FILE, whole.",
+)
+@click.option(
+    "--no-persistent-cache", "fresh", is_flag=True, help="Open a session for this request."
+)
 @click.option("--no-autostart", is_flag=True, help="Do not start a daemon if there is none.")
 @click.option("--schema", metavar="FILE", help="Ask for JSON that fits this JSON Schema.")
 @click.option(
@@ -156,6 +194,7 @@ def generate(
         stream = target is None and output.is_terminal(sys.stdout)
     printer = Printer(settings, to_stdout=target is None)
     running: Stream | None = None
+    asked = False  # a signal may come when the request has left and its stream is not here yet
     try:
         if target is None or settings.json:
             output.require_stdout()
@@ -163,10 +202,12 @@ def generate(
         with (
             open_target(target) as file,
             settings.client(autostart=not no_autostart, name=client) as daemon,
-            daemon.stream(request, deltas=stream and not settings.json, fresh=fresh) as running,
         ):
-            for delta in running:
-                printer.delta(delta)
+            asked = True
+            deltas = stream and not settings.json
+            with daemon.stream(request, deltas=deltas, fresh=fresh) as running:
+                for delta in running:
+                    printer.delta(delta)
             response = running.result
             if file is not None:
                 commit(file, response.content)
@@ -176,7 +217,7 @@ def generate(
         return output.fail(settings, error, found)
     except Signalled as signalled:
         printer.broke_off(None)
-        what = "interrupted, the request was cancelled" if running else "interrupted"
+        what = "interrupted, the request was cancelled" if asked else "interrupted"
         found = failure_object(None, running.request_id if running else None)
         output.fail(settings, ZbeamError("cancelled", what), found)
         raise signalled from None

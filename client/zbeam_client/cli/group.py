@@ -56,6 +56,7 @@ class LazyGroup(click.Group):
 HELP = """Send prompts to DeepSeek through the local zbeam daemon.
 
 \b
+Examples:
   zbeam-client generate "Write a haiku about lasers"
   while read m; do zbeam-client generate "$m" -o "$m.md"; done <list
   git diff | zbeam-client generate -f - "Describe this change:"

@@ -19,7 +19,14 @@ CLIENT_WIDTH = 40
 
 
 @with_common
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  zbeam-client status
+  zbeam-client status --watch
+  zbeam-client status --json | jq .upstreams.deepseek.gate
+"""
+)
 @click.option("--watch", is_flag=True, help="A live view, until Ctrl-C.")
 @click.pass_obj
 def status(settings: Settings, *, watch: bool) -> int:
@@ -27,11 +34,6 @@ def status(settings: Settings, *, watch: bool) -> int:
 
     With --watch the view is renewed every second and survives a restart of the daemon; Ctrl-C
     ends it with exit status 130. With --watch --json it is one object a line and second.
-
-    \b
-      zbeam-client status
-      zbeam-client status --watch
-      zbeam-client status --json | jq .upstreams.deepseek.gate
     """
     with settings.client() as client:
         if watch:

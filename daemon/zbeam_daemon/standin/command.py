@@ -63,9 +63,16 @@ def standin(  # noqa: PLR0917 - click passes by name
     idle_timeout: float,
     limits: tuple[str, ...],
 ) -> None:
-    """Serve a stand-in for the DeepSeek API on loopback, with scripted faults.
+    """Serve a stand-in for the DeepSeek API.
 
-    Prints one line on standard output when it is ready.
+    On loopback, with scripted faults; prints one line on standard output when it is ready.
+    Exit status 78 if it cannot serve.
+
+    \b
+    Examples:
+      zbeamd standin --port 8080
+      zbeamd standin --tls --ca-out ca.pem --log standin.jsonl
+      zbeamd standin --scenario faults.toml --concurrency flash=4
     """
     if not tls and (cert or key or ca_out):
         raise click.UsageError("--cert, --key and --ca-out go with --tls")
