@@ -8,14 +8,14 @@ the client has no credit or its pipe is full, up to a limit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import gevent
 
 from zbeam_daemon.admission import Admission
 from zbeam_daemon.chat import prepare
-from zbeam_daemon.clients import Clients
+from zbeam_daemon.clients import Caller, Clients
 from zbeam_daemon.generation import Cancelled, Generation
 from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.log import Log
@@ -64,12 +64,12 @@ class Broker:
     # ---- what comes in ----------------------------------------------------------------------
 
     def on_frames(
-        self, router: Router, identity: bytes, frames: list[bytes], *, admin: bool
+        self, router: Router, identity: bytes, frames: list[bytes], caller: Caller
     ) -> None:
         """Handle one message; whatever it is, its sender hears of it and others do not."""
         try:
             request_id, message = wire.unpack_request(frames)
-            self._handle(router, identity, request_id, message, admin=admin)
+            self._handle(router, identity, request_id, message, caller)
         except ProtocolError as error:
             self.bad_messages += 1
             self._log.debug("message.bad", cause=error.message)
@@ -96,17 +96,25 @@ class Broker:
             self._log.info("client.gone", request=request.shown_id, client=request.client)
             self._cancel(request, ZbeamError("cancelled", "the client has gone"))
 
+    def revoke(self, allowed: Container[str]) -> None:
+        """End the requests of remote clients whose keys are not allowed any more."""
+        for request in self._all():
+            if request.key and request.key not in allowed:
+                why = ZbeamError("not_allowed", f"the key {request.client} was taken off the list")
+                request.outbox.refuse(why)
+                self._cancel(request, why)
+
     def on_writable(self, router: Router, identity: bytes) -> None:
         """Go on sending to a client whose pipe was full."""
         for request in list(self._peers.get((router, identity), {}).values()):
             request.outbox.flush()
 
     def _handle(
-        self, router: Router, identity: bytes, request_id: bytes, message: Record, *, admin: bool
+        self, router: Router, identity: bytes, request_id: bytes, message: Record, caller: Caller
     ) -> None:
         request = self._peers.get((router, identity), {}).get(request_id)
         if isinstance(message, m.Generate):
-            self._generate(router, identity, request_id, message)
+            self._generate(router, identity, request_id, message, caller)
         elif isinstance(message, m.Cancel):
             if request is not None:  # for an unknown or finished one it is normal, and late
                 self._cancel(request, ZbeamError("cancelled", "the client cancelled"))
@@ -118,12 +126,8 @@ class Broker:
             router.send(identity, wire.pack(self._pong(), request_id))
         elif isinstance(message, m.Pong):
             pass
-        elif isinstance(message, m.ADMIN_TYPES) and not admin:
-            raise ZbeamError(
-                "not_allowed",
-                f"{type(message).__name__.lower()} is taken on the admin socket only",
-                hint="its path is the endpoint's with .admin added; only the owner may use it",
-            )
+        elif isinstance(message, m.ADMIN_TYPES) and not caller.admin:
+            raise caller.refusal(type(message).__name__.lower())
         else:
             self._begin_call(router, identity, request_id, message)
 
@@ -153,7 +157,12 @@ class Broker:
     # ---- generations ------------------------------------------------------------------------
 
     def _generate(
-        self, router: Router, identity: bytes, request_id: bytes, message: m.Generate
+        self,
+        router: Router,
+        identity: bytes,
+        request_id: bytes,
+        message: m.Generate,
+        caller: Caller,
     ) -> None:
         if self.draining:
             raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
@@ -166,6 +175,9 @@ class Broker:
             raise breaker_error(refusal)
         if message.deadline_s is not None and message.deadline_s <= 0:
             raise ZbeamError("deadline_exceeded", "the deadline had passed on arrival")
+        client = caller.name or message.client[:128] or "unnamed"
+        now = time.monotonic()
+        self.clients.check(client, now)
         generation = Generation(
             upstream,
             call,
@@ -178,12 +190,12 @@ class Broker:
         outbox = Outbox(
             router, identity, request_id, stream=message.stream, credit=max(0, message.credit)
         )
-        request = Request(message.client[:128] or "unnamed", outbox, generation)
+        request = Request(client, outbox, generation, caller.key)
         self._admission.submit(request)
         request.queued = self._admission.position(request) > 0
         self._open[request] = None
         self._peers.setdefault(request.peer, {})[request.id] = request
-        self.clients.queued(request.client)
+        self.clients.queued(client, now)
         self._log.debug(
             "request.accepted",
             request=request.shown_id,
