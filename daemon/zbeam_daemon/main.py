@@ -149,9 +149,11 @@ def keygen(config: str | None, out: str | None) -> None:
     environ = dict(os.environ)
     found = None
     try:
-        if out is None:
+        if out:
+            path = Path(out).absolute()
+        else:
             found = keys.places(find_config(config, environ), environ)
-        path = Path(out).absolute() if found is None else found.key_file
+            path = found.key_file
         public = keys.write_pair(path)
         if found is not None:
             found.clients_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -162,7 +164,8 @@ def keygen(config: str | None, out: str | None) -> None:
     except OSError as error:
         _fail(f"cannot make {error.filename}: {error.strerror}", EXIT_CONFIG)
     click.echo(f"wrote {path} (secret, stays here) and {path}.pub")
-    click.echo("Clients need this line, in ~/.config/zbeam/servers/HOST_PORT.key:")
+    click.echo("Clients need this line in ~/.config/zbeam/servers/HOST_PORT.key")
+    click.echo("(quote it with ' in a shell; it may hold other marks of every kind):")
     click.echo(f"public {public}")
     if found is not None:
         click.echo(f"Clients that may connect: a file NAME.key each, in {found.clients_dir}")

@@ -23,6 +23,7 @@ COMMANDS = {
     "models": "daemon",
     "balance": "daemon",
     "config": "daemon",
+    "keygen": "keygen",
     "completion": "completion",
 }
 """Command to module; the module's attribute has the command's name."""
