@@ -87,6 +87,8 @@ def _describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("configuration", f"{config.get('path')}, loaded {config.get('loaded_at')}"),
         ("requests", f"{requests.get('total', 0)}  ({output.counts(kinds)})"),
     ]
+    if found.get("remote"):
+        pairs += _describe_remote(found["remote"])
     reloaded = config.get("last_reload")
     if reloaded:
         verdict = "done" if reloaded.get("ok") else "REFUSED, the former configuration is in use"
@@ -95,6 +97,15 @@ def _describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("bad_messages"):
         pairs.append(("bad messages", str(found["bad_messages"])))
     return pairs
+
+
+def _describe_remote(remote: dict[str, Any]) -> list[tuple[str, str]]:
+    kinds = {name: remote.get(name) for name in ("clients", "strangers")}
+    pairs = [("remote", f"{remote.get('endpoint')}  ({output.counts(kinds)})")]
+    last = remote.get("last_stranger")
+    if last:
+        pairs.append(("", f"refused {last.get('address')}, public {last.get('key')}"))
+    return pairs + [("", output.one_line(str(problem))) for problem in remote.get("problems", [])]
 
 
 def _describe_upstream(name: str, upstream: dict[str, Any]) -> list[tuple[str, str]]:
