@@ -262,12 +262,10 @@ class Channel:
     def _fate(self) -> str:
         if not self.liveness.accept_due:
             return "the call was not answered"
-        if self.liveness.unsure:
-            return "the request may have been started and billed"
-        if self.liveness.stage == "sent":
+        if self.liveness.stage == "sent" and not self.liveness.unsure:
             return "the request was not accepted"
         if self._repeatable:
             return "the request was still in its queue"
-        if self.liveness.stage == "queued":
+        if self.liveness.stage != "started":
             return "the request may have been started and billed"
         return "the request had been started and may have been billed"

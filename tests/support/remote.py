@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,17 @@ class RemotePeer(Peer):
             sock.setsockopt(zmq.CURVE_SERVERKEY, self._server[PUBLIC].encode())
             sock.setsockopt(zmq.CURVE_PUBLICKEY, self._keys[PUBLIC].encode())
             sock.setsockopt(zmq.CURVE_SECRETKEY, self._keys[SECRET].encode())
+
+
+class Elsewhere(Command):
+    """``zbeam-client`` on another host: started by a command that leads there."""
+
+    def __init__(self, command: Command, inside: Sequence[str]) -> None:
+        super().__init__(command.environ)
+        self._inside = inside
+
+    def argv(self, *args: str | bytes) -> list[str | bytes]:
+        return [*self._inside, *super().argv(*args)]
 
 
 def strangers(daemon: Daemon) -> int:
