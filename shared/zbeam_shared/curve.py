@@ -3,7 +3,7 @@
 A key is 32 bytes, written in Z85 as 40 characters. A public and a secret one look alike, so a
 file says which it holds: ``public KEY`` or ``secret KEY``. In the daemon's folder of allowed
 clients a second line ``admin`` lets that client change the daemon. Blank lines, and lines that
-begin with ``# ``, are passed over (a bare ``#`` may begin a key).
+begin with ``#``, are passed over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class KeyText(NamedTuple):
 def parse(text: str, kind: Kind) -> KeyText:
     """Read a key file; raises ``KeyTextError``."""
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and line != "#" and not line.startswith("# ")]
+    lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise KeyTextError("holds no key")
     found, _, key = lines[0].partition(" ")

@@ -38,7 +38,7 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
     assert not {name.split(".")[0] for name in extra} & HEAVY
     for later in (
         *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
-        *("aio", "autostart", "compat", "files", "recovery"),
+        *("aio", "autostart", "compat", "files", "keyfiles", "recovery", "remote"),
     ):
         assert f"zbeam_client.{later}" not in ours
 
