@@ -7,8 +7,9 @@ that is cancelled while it waits closes its call on the way out, and that cancel
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import zmq
 import zmq.asyncio
@@ -21,6 +22,9 @@ from zbeam_shared import messages
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
+if TYPE_CHECKING:
+    from zbeam_client.remote import Watch
+
 MAX_SOCKETS = 16_384
 """Each open call has a socket, and with it two open files; libzmq's default is 1,023."""
 
@@ -28,10 +32,12 @@ MAX_SOCKETS = 16_384
 class AsyncLink(Link):
     """The socket of one call, which suspends where it waits."""
 
-    def __init__(self, socket: zmq.asyncio.Socket, endpoint: str) -> None:
+    def __init__(
+        self, socket: zmq.asyncio.Socket, endpoint: str, watch: Watch | None = None
+    ) -> None:
         # Sending and receiving never wait, and must work without a loop too: the one that
         # cancels an abandoned call may be the garbage collector, when the loop is gone.
-        super().__init__(zmq.Socket.shadow(socket.underlying), endpoint)
+        super().__init__(zmq.Socket.shadow(socket.underlying), endpoint, watch)
         self._async_socket = socket
 
     async def receive(self, seconds: float) -> list[bytes] | None:
@@ -51,6 +57,8 @@ class AsyncLink(Link):
 
     def close(self, linger_ms: int) -> None:
         """Close the socket; what was sent has so long to leave."""
+        if self.watch is not None:
+            self.watch.close()
         self._async_socket.close(linger_ms)
 
     def _was_closed(self) -> bool:
@@ -231,7 +239,11 @@ class AsyncClient(BaseClient):
         return context
 
     def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
-        return AsyncLink(context.socket(zmq.DEALER), endpoint)
+        socket = context.socket(zmq.DEALER)
+        return AsyncLink(socket, endpoint, self._watch(context, socket, endpoint))
+
+    async def _wait_for(self, function: Callable[[], None]) -> None:
+        await asyncio.to_thread(function)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 
@@ -16,6 +17,9 @@ from zbeam_client.stream import Generation, error_from
 from zbeam_shared import messages, paths
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import Record
+
+if TYPE_CHECKING:
+    from zbeam_client.remote import Watch
 
 CALL_S = 60.0
 """Deadline of views and admin calls when none is given: ``models`` and ``warm`` reach upstream."""
@@ -78,6 +82,10 @@ class BaseClient:
     def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
         raise NotImplementedError
 
+    async def _wait_for(self, function: Callable[[], None]) -> None:
+        """Call what may block for long."""
+        raise NotImplementedError
+
     async def _sleep(self, seconds: float) -> None:
         raise NotImplementedError
 
@@ -132,8 +140,8 @@ class BaseClient:
     ) -> _Answer:
         """Send one message and return the one answer to it."""
         deadline = self._deadline(timeout_s)
-        endpoint = endpoints.find(self.endpoint, os.environ)
-        if admin:
+        endpoint = await self._look_for(deadline)
+        if admin and not paths.is_remote(endpoint):
             endpoint = paths.admin_endpoint(endpoint)
             endpoints.probe(endpoint)
         if deadline is None:
@@ -159,11 +167,42 @@ class BaseClient:
     async def _find(self, deadline: float | None) -> str:
         """Return the endpoint of a daemon that listens, starting one if need be."""
         try:
-            return endpoints.find(self.endpoint, os.environ)
+            return await self._look_for(deadline)
         except endpoints.NoDaemonError:
             if not self.autostart or endpoints.given(self.endpoint, os.environ):
                 raise
         return await self._start_daemon(deadline)
+
+    async def _look_for(self, deadline: float | None) -> str:
+        chosen = endpoints.given(self.endpoint, os.environ)
+        if chosen is None:
+            return endpoints.find(None, os.environ)
+        await self._probe(chosen, deadline)
+        return chosen
+
+    async def _probe(self, endpoint: str, deadline: float | None) -> None:
+        """Raise unless something listens there."""
+        if not paths.is_remote(endpoint):
+            endpoints.probe(endpoint)
+        elif deadline is None:
+            await self._wait_for(lambda: endpoints.probe(endpoint))
+        else:
+            left = deadline - time.monotonic()
+            await self._wait_for(lambda: endpoints.probe(endpoint, left))
+
+    def _watch(
+        self, context: zmq.Context[Any], socket: zmq.Socket[Any], endpoint: str
+    ) -> Watch | None:
+        """Give a socket the keys for a remote endpoint, before it connects."""
+        if not paths.is_remote(endpoint):
+            return None
+        from zbeam_client import remote
+
+        try:
+            return remote.Watch(context, socket, endpoint)
+        except BaseException:
+            socket.close(0)
+            raise
 
     def _deadline(self, timeout_s: float | None) -> float | None:
         if timeout_s is None:

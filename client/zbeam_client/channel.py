@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 
@@ -31,6 +31,9 @@ LAST_WORDS_S = 0.05
 """How long libzmq may take to hand over what a daemon sent before it went."""
 
 _Result = TypeVar("_Result")
+
+if TYPE_CHECKING:
+    from zbeam_client.remote import Watch
 
 
 def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
@@ -65,9 +68,17 @@ class DaemonGoneError(ZbeamError):
 
 
 class Link:
-    """The socket of one call, which blocks where it waits."""
+    """The socket of one call, which blocks where it waits.
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+    ``watch`` is what sees the connection of a remote endpoint, and None for a local one.
+    """
+
+    watch: Watch | None = None
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], endpoint: str, watch: Watch | None = None
+    ) -> None:
+        self.watch = watch
         self._socket = socket
         socket.linger = 0
         socket.connect(endpoint)
@@ -85,6 +96,8 @@ class Link:
 
     def close(self, linger_ms: int) -> None:
         """Close the socket; what was sent has so long to leave."""
+        if self.watch is not None:
+            self.watch.close()
         self._socket.close(linger_ms)
 
 
@@ -98,7 +111,7 @@ class Channel:
         self.endpoint = endpoint
         self.name = os.urandom(8).hex()
         self.request_id = self.name.encode()
-        self.liveness = Liveness(time.monotonic(), deadline)
+        self.liveness = Liveness(time.monotonic(), deadline, remote=link.watch is not None)
         self.closed = False
         self._link = link
         self._pid = os.getpid()
@@ -160,7 +173,8 @@ class Channel:
         if self._pid != os.getpid():
             return  # after a fork the call belongs to the parent
         linger_ms = 0
-        if cancel:
+        watch = self._link.watch
+        if cancel and (watch is None or watch.connected):
             try:
                 self.send(Cancel())
                 linger_ms = CANCEL_LINGER_MS
@@ -203,6 +217,10 @@ class Channel:
                 self.liveness.looked(time.monotonic())
 
     def _is_listening(self, *, late: bool) -> bool:
+        watch = self._link.watch
+        if watch is not None:
+            watch.look()
+            return not watch.lost
         if not late:
             # The socket's file alone may be missing: it may have been cleaned away.
             return not endpoints.abandoned(self.endpoint)
@@ -222,6 +240,10 @@ class Channel:
         hint = ""
         if action == "lost":
             what = "answers, but no longer knows this request"
+        elif self._link.watch is not None:
+            if self._link.watch.connected:
+                self.liveness.unsure = True
+            what = "gave no sign of life: it hangs, or its host or the network in between has gone"
         else:
             silence = ASK_S if self.liveness.stage == "sent" else GIVE_UP_S
             what = f"hangs: it takes connections, but gave no sign of life for {silence:.0f} s"
@@ -240,10 +262,10 @@ class Channel:
     def _fate(self) -> str:
         if not self.liveness.accept_due:
             return "the call was not answered"
-        if self.liveness.stage == "sent":
+        if self.liveness.stage == "sent" and not self.liveness.unsure:
             return "the request was not accepted"
         if self._repeatable:
             return "the request was still in its queue"
-        if self.liveness.stage == "queued":
+        if self.liveness.stage != "started":
             return "the request may have been started and billed"
         return "the request had been started and may have been billed"

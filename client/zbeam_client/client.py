@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -150,7 +151,11 @@ class Client(BaseClient):
         return zmq.Context()
 
     def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
-        return Link(context.socket(zmq.DEALER), endpoint)
+        socket = context.socket(zmq.DEALER)
+        return Link(socket, endpoint, self._watch(context, socket, endpoint))
+
+    async def _wait_for(self, function: Callable[[], None]) -> None:
+        function()
 
     async def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -2,7 +2,8 @@
 
 ZeroMQ connects silently to nothing, so every call first makes a plain connect() to the Unix
 socket (some 20 us): ENOENT or ECONNREFUSED is no daemon, EACCES is not allowed. Whether what
-listens there also answers is found out by the call itself, see liveness.py.
+listens there also answers is found out by the call itself, see liveness.py. Endpoints on other
+machines are looked at in the same way, in remote.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ class NoDaemonError(ZbeamError):
     """Nothing listens at the endpoint; code daemon_unavailable."""
 
     def __init__(self, message: str, *, hint: str = START_HINT) -> None:
+        super().__init__("daemon_unavailable", message, hint=hint)
+
+
+class UnreachableError(ZbeamError):
+    """Whether a daemon listens at a remote endpoint cannot be told; code daemon_unavailable."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
         super().__init__("daemon_unavailable", message, hint=hint)
 
 
@@ -68,8 +76,13 @@ def check_folder(endpoint: str) -> None:
         raise ZbeamError("not_allowed", f"{folder} is not a folder") from None
 
 
-def probe(endpoint: str) -> None:
-    """Raise unless something listens at the endpoint; never blocks."""
+def probe(endpoint: str, patience_s: float = 60.0) -> None:
+    """Raise unless something listens at the endpoint; waits for a remote one only."""
+    if paths.is_remote(endpoint):
+        from zbeam_client import remote
+
+        remote.probe(endpoint, patience_s)
+        return
     path = paths.socket_path(endpoint)
     code = _connect(path)
     if code in (0, errno.EAGAIN):

@@ -24,6 +24,10 @@ from zbeam_shared.messages import HEARTBEAT_S, Accepted, Error, Pong, Progress
 from zbeam_shared.record import Record
 
 ASK_S = 1.0
+REMOTE_ASK_S = 2.5
+"""``ASK_S`` for a daemon on another machine: the handshake takes several times the way there."""
+REMOTE_LOOK_S = 0.1
+"""A handshake that fails is noticed within this time."""
 LOOK_S = HEARTBEAT_S / 2
 LATE_S = 1.25 * HEARTBEAT_S
 GIVE_UP_S = 4 * HEARTBEAT_S
@@ -45,11 +49,15 @@ class Liveness:
     """What one call has heard from the daemon, and when; all times are monotonic seconds.
 
     ``accept_due`` is to be set for a request that the daemon accepts, or refuses, before it
-    answers anything that was sent later.
+    answers anything that was sent later. ``remote``: the daemon is on another machine.
+    ``unsure`` is to be set when messages of the daemon may have been lost on their way.
     """
 
-    def __init__(self, now: float, deadline: float | None) -> None:
+    def __init__(self, now: float, deadline: float | None, *, remote: bool = False) -> None:
         self.deadline = deadline
+        self.unsure = False
+        self._ask_s = REMOTE_ASK_S if remote else ASK_S
+        self._look_s = REMOTE_LOOK_S if remote else float("inf")
         self.stage: Stage = "sent"
         self.accept_due = False
         self._since = now  # when the daemon that has this call was there, as far as we know
@@ -103,6 +111,8 @@ class Liveness:
 
     def never_started(self, now: float) -> bool:
         """Tell whether nothing of the request can have reached the upstream."""
+        if self.unsure:
+            return False
         return self.stage == "sent" or (self.stage == "queued" and now - self._heard < KEPT_S)
 
     def decide(self, now: float) -> tuple[Action, float]:
@@ -111,9 +121,9 @@ class Liveness:
             return "deadline", 0.0
         verdict: Action = "hung"
         if self.stage == "sent":
-            give_up = float("inf") if self._asked is None else self._asked + ASK_S
-            ask = self._heard + ASK_S
-            look = float("inf")
+            give_up = float("inf") if self._asked is None else self._asked + self._ask_s
+            ask = self._heard + self._ask_s
+            look = self._looked + self._look_s
         else:
             give_up = self._heard + GIVE_UP_S
             ask = self._heard + LATE_S

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zbeam_client import endpoint as endpoints
-from zbeam_client.endpoint import NoDaemonError
+from zbeam_client.endpoint import NoDaemonError, UnreachableError
 from zbeam_shared import paths
 from zbeam_shared.errors import ZbeamError
 
@@ -35,9 +35,9 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     patience = now + RETURN_S if deadline is None else deadline
     if gone.leaving:
         leave = min(patience, now + LEAVE_S)
-        while _listens(endpoint) and time.monotonic() < leave:
+        while await _listens(client, endpoint) and time.monotonic() < leave:
             await client._sleep(PAUSE_S)
-    while not _listens(endpoint):
+    while not await _listens(client, endpoint):
         if _may_start(client, gone):
             return await client._start_daemon(deadline)
         if time.monotonic() >= patience:
@@ -51,10 +51,10 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     return endpoint
 
 
-def _listens(endpoint: str) -> bool:
+async def _listens(client: BaseClient, endpoint: str) -> bool:
     try:
-        endpoints.probe(endpoint)
-    except NoDaemonError:
+        await client._probe(endpoint, None)
+    except (NoDaemonError, UnreachableError):
         return False
     return True
 

@@ -53,7 +53,8 @@ class Surroundings:
             self._add(name, "fail", error.message, fix)
         else:
             self._add("endpoint", "pass", f"{found} ({self._origin(found)})")
-            self._add_socket(found)
+            if not paths.is_remote(found):
+                self._add_socket(found)
             self._add_daemon(found, timeout_s)
 
     # ---- where it is ------------------------------------------------------------------------
@@ -113,6 +114,8 @@ class Surroundings:
 
     def _who_may(self) -> str:
         """Say which group may use a socket that we may not."""
+        if self.given and paths.is_remote(self.given):
+            return ""
         endpoint = self.given or paths.user_endpoint(self._environ, os.getuid())
         try:
             folder = os.path.dirname(paths.socket_path(endpoint))  # noqa: PTH120
@@ -134,6 +137,10 @@ class Surroundings:
         except ZbeamError as error:
             if error.code == "version_mismatch":
                 self._add("version", "fail", error.message, error.hint)
+                return
+            if paths.is_remote(endpoint):
+                name = "socket" if error.code == "not_allowed" else "daemon"
+                self._add(name, "fail", error.message, error.hint or "see its log")
                 return
             what, fix = _process(paths.socket_path(endpoint))
             detail = f"it takes connections, but does not answer{what}"

@@ -8,20 +8,21 @@ the client has no credit or its pipe is full, up to a limit.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import gevent
 
 from zbeam_daemon.admission import Admission
+from zbeam_daemon.calls import Calls
 from zbeam_daemon.chat import prepare
-from zbeam_daemon.clients import Clients
+from zbeam_daemon.clients import Caller, Clients
 from zbeam_daemon.generation import Cancelled, Generation
 from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.live_sessions import LEAK_AFTER_S
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Log, defect
 from zbeam_daemon.outbox import COLLECT_FROM_REQUESTS, Collector, Outbox, error_message
-from zbeam_daemon.refusal import breaker_error
+from zbeam_daemon.refusal import breaker_error, internal
 from zbeam_daemon.request import Peer, Request, shown
 from zbeam_daemon.router import Router
 from zbeam_daemon.upstream import Upstream
@@ -31,8 +32,6 @@ from zbeam_shared import wire
 from zbeam_shared.errors import ProtocolError, ZbeamError
 from zbeam_shared.record import JsonMap, Record
 
-MAX_CALLS = 256
-"""Views and admin calls under way at one time."""
 TICK_S = m.HEARTBEAT_S / 4
 SILENCE_S = m.HEARTBEAT_S - TICK_S
 OVERDUE_S = LEAK_AFTER_S + 10.0
@@ -57,9 +56,8 @@ class Broker:
         self.draining = False
         self.last_work_at = time.monotonic()
         self._log = log
-        self._call = call
         self._pong = pong
-        self._calls = 0
+        self._calls = Calls(call, log)
         self._peers: dict[Peer, dict[bytes, Request]] = {}
         self._open: dict[Request, None] = {}
         self._admission = Admission(self._start)
@@ -68,12 +66,12 @@ class Broker:
     # ---- what comes in ----------------------------------------------------------------------
 
     def on_frames(
-        self, router: Router, identity: bytes, frames: list[bytes], *, admin: bool
+        self, router: Router, identity: bytes, frames: list[bytes], caller: Caller
     ) -> None:
         """Handle one message; whatever it is, its sender hears of it and others do not."""
         try:
             request_id, message = wire.unpack_request(frames)
-            self._handle(router, identity, request_id, message, admin=admin)
+            self._handle(router, identity, request_id, message, caller)
         except ProtocolError as error:
             self.bad_messages += 1
             self._log.debug("message.bad", cause=error.message)
@@ -81,8 +79,8 @@ class Broker:
         except ZbeamError as error:
             self._refuse(router, identity, request_id, error)
         except Exception as error:  # noqa: BLE001  one bad message must not end the receiving
-            self._log.error("message.crashed", request=shown(request_id), cause=repr(error))
-            self._send_error(router, identity, request_id, _internal(error))
+            self._log.error("message.crashed", request=shown(request_id), cause=defect(error))
+            self._send_error(router, identity, request_id, internal(error))
 
     def _refuse(
         self, router: Router, identity: bytes, request_id: bytes, error: ZbeamError
@@ -100,17 +98,25 @@ class Broker:
             self._log.info("client.gone", request=request.shown_id, client=request.client)
             self._cancel(request, ZbeamError("cancelled", "the client has gone"))
 
+    def revoke(self, allowed: Container[str]) -> None:
+        """End the requests of remote clients whose keys are not allowed any more."""
+        for request in self._all():
+            if request.key and request.key not in allowed:
+                why = ZbeamError("not_allowed", f"the key {request.client} was taken off the list")
+                request.outbox.refuse(why)
+                self._cancel(request, why)
+
     def on_writable(self, router: Router, identity: bytes) -> None:
         """Go on sending to a client whose pipe was full."""
         for request in list(self._peers.get((router, identity), {}).values()):
             request.outbox.flush()
 
     def _handle(
-        self, router: Router, identity: bytes, request_id: bytes, message: Record, *, admin: bool
+        self, router: Router, identity: bytes, request_id: bytes, message: Record, caller: Caller
     ) -> None:
         request = self._peers.get((router, identity), {}).get(request_id)
         if isinstance(message, m.Generate):
-            self._generate(router, identity, request_id, message)
+            self._generate(router, identity, request_id, message, caller)
         elif isinstance(message, m.Cancel):
             if request is not None:  # for an unknown or finished one it is normal, and late
                 self._cancel(request, ZbeamError("cancelled", "the client cancelled"))
@@ -122,42 +128,20 @@ class Broker:
             router.send(identity, wire.pack(self._pong(), request_id))
         elif isinstance(message, m.Pong):
             pass
-        elif isinstance(message, m.ADMIN_TYPES) and not admin:
-            raise ZbeamError(
-                "not_allowed",
-                f"{type(message).__name__.lower()} is taken on the admin socket only",
-                hint="its path is the endpoint's with .admin added; only the owner may use it",
-            )
+        elif isinstance(message, m.ADMIN_TYPES) and not caller.admin:
+            raise caller.refusal(type(message).__name__.lower())
         else:
-            self._begin_call(router, identity, request_id, message)
-
-    # ---- views and admin calls --------------------------------------------------------------
-
-    def _begin_call(
-        self, router: Router, identity: bytes, request_id: bytes, message: Record
-    ) -> None:
-        if self._calls >= MAX_CALLS:
-            raise ZbeamError("busy", f"{MAX_CALLS} views are being answered already")
-        self._calls += 1
-
-        def answer() -> None:
-            try:
-                data = self._call(message)
-                router.send(identity, wire.pack(m.Reply(data=data), request_id))
-            except ZbeamError as error:
-                self._send_error(router, identity, request_id, error)
-            except Exception as error:  # noqa: BLE001  one bad call must not end the daemon
-                self._log.error("call.failed", call=type(message).__name__, cause=repr(error))
-                self._send_error(router, identity, request_id, _internal(error))
-            finally:
-                self._calls -= 1
-
-        gevent.spawn(answer)
+            self._calls.begin(router, identity, request_id, message)
 
     # ---- generations ------------------------------------------------------------------------
 
     def _generate(
-        self, router: Router, identity: bytes, request_id: bytes, message: m.Generate
+        self,
+        router: Router,
+        identity: bytes,
+        request_id: bytes,
+        message: m.Generate,
+        caller: Caller,
     ) -> None:
         if self.draining:
             raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
@@ -170,6 +154,9 @@ class Broker:
             raise breaker_error(refusal)
         if message.deadline_s is not None and message.deadline_s <= 0:
             raise ZbeamError("deadline_exceeded", "the deadline had passed on arrival")
+        client = caller.name or message.client[:128] or "unnamed"
+        now = time.monotonic()
+        self.clients.check(client, now)
         generation = Generation(
             upstream,
             call,
@@ -182,12 +169,12 @@ class Broker:
         outbox = Outbox(
             router, identity, request_id, stream=message.stream, credit=max(0, message.credit)
         )
-        request = Request(message.client[:128] or "unnamed", outbox, generation)
+        request = Request(client, outbox, generation, caller.key)
         self._admission.submit(request)
         request.queued = self._admission.position(request) > 0
         self._open[request] = None
         self._peers.setdefault(request.peer, {})[request.id] = request
-        self.clients.queued(request.client)
+        self.clients.queued(client, now)
         self._log.debug(
             "request.accepted",
             request=request.shown_id,
@@ -220,8 +207,8 @@ class Broker:
             generation.machine.fire("cancel")
             error = cancelled.error
         except Exception as failure:  # noqa: BLE001  one bad request must not end the daemon
-            self._log.error("request.crashed", request=request.shown_id, cause=repr(failure))
-            error = _internal(failure)
+            self._log.error("request.crashed", request=request.shown_id, cause=defect(failure))
+            error = internal(failure)
         self._finish(request, error)
 
     def _finish(self, request: Request, error: ZbeamError | None) -> None:
@@ -229,8 +216,8 @@ class Broker:
         try:
             outcome = request.generation.outcome()
         except Exception as failure:  # noqa: BLE001  whatever it is, the slot must come back
-            self._log.error("request.crashed", request=request.shown_id, cause=repr(failure))
-            outcome, error = m.Outcome(), _internal(failure)
+            self._log.error("request.crashed", request=request.shown_id, cause=defect(failure))
+            outcome, error = m.Outcome(), internal(failure)
         ending = m.Result(outcome=outcome) if error is None else error_message(error, outcome)
         request.outbox.finish(ending)
         open_requests = self._peers[request.peer]
@@ -341,11 +328,3 @@ class Broker:
         for request in requests:
             self._cancel(request, why)
         gevent.joinall([r.greenlet for r in requests if r.greenlet is not None], timeout=5)
-
-
-def _internal(error: Exception) -> ZbeamError:
-    return ZbeamError(
-        "internal",
-        f"a defect in zbeamd: {type(error).__name__}",
-        hint="its log has the details; please report it",
-    )

@@ -1,13 +1,49 @@
-"""Accounts of the clients by name: who has how much open, who asked how often."""
+"""Accounts of the clients by name: who has how much open, who asked how often, who may.
+
+A client's own limits come before everything that clients share: a request over them is refused at
+once, and never stands in the queue for the account's slots.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import asdict, dataclass
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zbeam_daemon.config.settings import ClientLimits
+from zbeam_shared.errors import ZbeamError
 
 REMEMBERED = 1000
 """Names kept; the ones that were idle longest are forgotten first."""
+MINUTE_S = 60.0
+OTHERS = "*"
+"""In the configuration: the limits of each client that is not named there."""
+NO_LIMITS = ClientLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a message, as far as its connection proves it.
+
+    ``key`` is the public CURVE key of a remote client, and ``name`` then the one that goes with
+    it; both are "" for local ones, which may call themselves what they like.
+    """
+
+    admin: bool = False
+    name: str = ""
+    key: str = ""
+
+    def refusal(self, call: str) -> ZbeamError:
+        """Return the error for an admin call by one that is no admin."""
+        if self.key:
+            message = f"{call} is not taken from the key {self.name}: it is not listed as admin"
+            hint = f"a second line, admin, in {self.name}.key on the daemon's host allows it"
+        else:
+            message = f"{call} is taken on the admin socket only"
+            hint = "its path is the endpoint's with .admin added; only the owner may use it"
+        return ZbeamError("not_allowed", message, hint=hint)
+
 
 GROUPS = 50
 """Groups of clients counted apart for good; those that come later count as "other"."""
@@ -16,25 +52,60 @@ _PROCESS = re.compile(r"/\d+\Z")
 
 @dataclass(slots=True)
 class Account:
-    """One client's requests: running, waiting, and all there ever were."""
+    """One client's requests: running, waiting, all there ever were, and those over its limits.
+
+    ``begun`` holds when the latest ones came, as many as may come in a minute.
+    """
 
     active: int = 0
     queued: int = 0
     total: int = 0
+    refused: int = 0
+    begun: deque[float] = field(default_factory=deque)
 
 
 class Clients:
     """Accounts by client name, a bounded number of them."""
 
     def __init__(self) -> None:
+        self.limits: Mapping[str, ClientLimits] = {}
         self._accounts: dict[str, Account] = {}
         self.asked: Counter[str] = Counter()
         """Requests by group, which is a name without the process id that most of them end in."""
 
-    def queued(self, name: str) -> None:
+    def check(self, name: str, now: float) -> None:
+        """Raise ``ZbeamError`` busy or rate_limited if one more request is over its limits."""
+        account = self._accounts.get(name)
+        limits = self._limits_of(name)
+        if account is None or limits is NO_LIMITS:
+            return
+        underway = account.active + account.queued
+        if limits.requests and underway >= limits.requests:
+            account.refused += 1
+            raise ZbeamError(
+                "busy",
+                f"client {name} has {underway} requests open, and may have {limits.requests}",
+                hint="wait for one to end; the limit is requests in [daemon.clients]",
+            )
+        wait_s = _wait_s(account.begun, limits.requests_per_minute, now)
+        if wait_s > 0:
+            account.refused += 1
+            raise ZbeamError(
+                "rate_limited",
+                f"client {name} may begin {limits.requests_per_minute} requests a minute: "
+                f"wait {wait_s:.1f} s",
+                hint="the limit is requests_per_minute in [daemon.clients]",
+            )
+
+    def queued(self, name: str, now: float) -> None:
         """Note a new request."""
         account = self._accounts.pop(name, None) or Account()
         self._accounts[name] = account  # at the end: the most recent one
+        per_minute = self._limits_of(name).requests_per_minute
+        if per_minute:
+            account.begun.append(now)
+        while len(account.begun) > per_minute:
+            account.begun.popleft()
         account.queued += 1
         account.total += 1
         group = _PROCESS.sub("", name) or name
@@ -66,4 +137,23 @@ class Clients:
             return account.active + account.queued, account.total
 
         ranked = sorted(self._accounts.items(), key=use, reverse=True)
-        return [{"name": name, **asdict(account)} for name, account in ranked[:n]]
+        return [
+            {
+                "name": name,
+                "active": account.active,
+                "queued": account.queued,
+                "total": account.total,
+                "refused": account.refused,
+            }
+            for name, account in ranked[:n]
+        ]
+
+    def _limits_of(self, name: str) -> ClientLimits:
+        return self.limits.get(name) or self.limits.get(OTHERS) or NO_LIMITS
+
+
+def _wait_s(begun: deque[float], per_minute: int, now: float) -> float:
+    """Return how long until one more may begin, so that no 60 seconds hold more of them."""
+    if not per_minute or len(begun) < per_minute:
+        return 0.0
+    return begun[-per_minute] + MINUTE_S - now

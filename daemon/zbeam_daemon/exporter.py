@@ -17,7 +17,7 @@ import gevent.pywsgi
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.registry import Collector
 
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Log, defect
 from zbeam_shared.errors import ZbeamError
 
 PATIENCE_S = 3.0
@@ -85,7 +85,7 @@ class Exporter:
             asked = {**environ, "REQUEST_METHOD": "GET", "QUERY_STRING": ""}
             body = b"".join(self._scrape(asked, lambda *told: answered.extend(told)))
         except Exception as error:  # noqa: BLE001  a defect here must not reach the daemon's work
-            self._log.error("metrics.crashed", cause=repr(error))
+            self._log.error("metrics.crashed", cause=defect(error))
             return _say(start_response, "500 Internal Server Error", "see the daemon's log")
         status, headers = answered
         start_response(status, [*headers, *_last_words(body)])

@@ -12,7 +12,9 @@ import logging
 import os
 import select
 import time
+import traceback
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -132,3 +134,13 @@ def _cut(value: object, length: int) -> object:
         return value
     text = str(value)
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def defect(error: BaseException) -> str:
+    """Return what a defect of ours was and where, as type, file and line.
+
+    Not its text: that of a UnicodeError, say, holds the text that it failed on, a prompt.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

@@ -184,6 +184,57 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(script.replace('string split ","', 'string split --max 1 ","'), nl=False)
 
 
+@cli.command()
+@config_option
+@click.option("--out", metavar="FILE", help="Write the secret key here [default: server_key_file].")
+def keygen(config: str | None, out: str | None) -> None:
+    """Make the daemon's key pair for remote clients.
+
+    Never over one that exists.
+
+    The secret key goes where daemon.remote.server_key_file says (else server.key beside the
+    configuration), mode 600; the public one is printed, and written beside it as .pub.
+
+    \b
+    Examples:
+      zbeamd keygen
+      zbeamd keygen --config /etc/zbeam/zbeam.toml
+      zbeamd keygen --out /etc/zbeam/server.key
+    """
+    from zbeam_daemon import keygen as keys
+    from zbeam_daemon.config.load import ConfigInvalid, find_config
+
+    environ = dict(os.environ)
+    found = None
+    try:
+        if out:
+            path = Path(out).absolute()
+        else:
+            found = keys.places(find_config(config, environ), environ)
+            path = found.key_file
+        public = keys.write_pair(path)
+        if found is not None:
+            found.clients_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except ConfigInvalid as error:
+        _fail(str(error), EXIT_CONFIG)
+    except ZbeamError as error:
+        _fail(str(error), error.exit_status)
+    except OSError as error:
+        _fail(f"cannot make {error.filename}: {error.strerror}", EXIT_CONFIG)
+    click.echo(f"wrote {path} (secret, stays here) and {path}.pub")
+    click.echo("Clients need this line in ~/.config/zbeam/servers/HOST_PORT.key")
+    click.echo("(quote it with ' in a shell; it may hold other marks of every kind):")
+    click.echo(f"public {public}")
+    if found is not None:
+        click.echo(f"Clients that may connect: a file NAME.key each, in {found.clients_dir}")
+        if not found.configured:
+            click.echo(
+                "next, in the configuration:\n"
+                '[daemon.remote]\nendpoint = "tcp://0.0.0.0:7411"\n'
+                f'server_key_file = "{path}"\nallowed_clients_dir = "{found.clients_dir}"'
+            )
+
+
 cli.add_command(standin)
 
 

@@ -55,8 +55,15 @@ class Outbox:
             self.credit -= 1
             self._send_pending()
 
+    def refuse(self, error: ZbeamError) -> None:
+        """End the request for a client that is to get nothing of its answer any more."""
+        self.send(error_message(error, None))
+        self.ended = True
+
     def finish(self, message: m.Result | m.Error) -> None:
-        """Send what ends the request."""
+        """Send what ends the request, unless that was done."""
+        if self.ended:
+            return
         self.ended = True
         if self._pending:
             # The last delta needs no credit: the client's view of the stream has to be whole.

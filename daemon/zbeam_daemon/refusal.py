@@ -79,6 +79,15 @@ def breaker_error(refusal: Refusal) -> ZbeamError:
     )
 
 
+def internal(error: BaseException) -> ZbeamError:
+    """Return what a caller is told of a defect of ours."""
+    return ZbeamError(
+        "internal",
+        f"a defect in zbeamd: {type(error).__name__}",
+        hint="its log has the details; please report it",
+    )
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a Retry-After header asks for; None without a usable one."""
     value = headers.get("Retry-After")

@@ -48,7 +48,7 @@ class Running:
 
     def watch(self) -> None:
         """Begin to take changes of the files that the configuration depends on."""
-        news = _News(lambda: self.reload("file"))
+        news = News(lambda: self.reload("file"))
         self._watcher = Watcher(watched_paths(self.config), news.bring)
         # What was written since the configuration was read at the start made no event.
         gevent.spawn(self.reload, "file")
@@ -123,7 +123,7 @@ class Running:
             self.last_reload = report  # somebody asked: they want to see that it was done
 
 
-class _News:
+class News:
     """Brings word of changed files from the watcher's thread into the hub.
 
     Nothing of gevent may run in a native thread; an async watcher's ``send`` is the one call

@@ -23,6 +23,7 @@ class Request:
     client: str
     outbox: Outbox
     generation: Generation
+    key: str = ""  # of a remote client
     ticket: Ticket | None = None
     greenlet: gevent.Greenlet | None = None
     turn: gevent.event.Event = field(default_factory=gevent.event.Event)  # its slot came back

@@ -26,6 +26,8 @@ RETRY_S = 0.02
 MAX_QUEUED = 64 * 1024 * 1024
 """Bytes that may wait for one parked client; beyond that it is given up."""
 _POLLIN = int(zmq.POLLIN)  # an operation on zmq's own flag would make an enum member each time
+HANDSHAKE_S = 5.0
+"""A connection that has not proved its key by then is closed."""
 BURST = 64
 """Messages taken in a row before other greenlets have their turn."""
 
@@ -39,16 +41,17 @@ class _Waiting:
 class Router:
     """A bound ROUTER socket.
 
-    ``on_frames(router, identity, frames)`` gets each message, ``on_gone(router, identity)`` is
-    told when a client turns out to have vanished or to be hopelessly slow, and
-    ``on_writable(router, identity)`` when a parked client can be sent to again.
+    ``on_frames(router, identity, frames, user)`` gets each message, ``on_gone(router, identity)``
+    is told when a client turns out to have vanished or to be hopelessly slow, and
+    ``on_writable(router, identity)`` when a parked client can be sent to again. ``user`` is whom
+    the ZAP handler took the client for, and "" on a socket that asks none.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         *,
-        on_frames: Callable[[Router, bytes, list[bytes]], None],
+        on_frames: Callable[[Router, bytes, list[bytes], str], None],
         on_gone: Callable[[Router, bytes], None],
         on_writable: Callable[[Router, bytes], None],
     ) -> None:
@@ -73,17 +76,30 @@ class Router:
         # client, which is what fails. 9 s together; 10 s are promised.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(2.5 * HEARTBEAT_S * 1000))
+        self._secured = False
         self._parked: dict[bytes, _Waiting] = {}
         self._readable = gevent.event.Event()
         self._watcher: Any = None
         self._timer: Any = None
         self._receiver: gevent.Greenlet | None = None
 
-    def bind(self, endpoint: str, mode: int) -> None:
-        """Bind to an ``ipc://`` endpoint whose socket file gets ``mode``.
+    def secure(self, secret_key: str) -> None:
+        """Take only clients with a CURVE key that the ZAP handler lets in; to be called first."""
+        self._secured = True
+        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret_key.encode())
+        # Without these two, libzmq would let everybody in while there is no handler.
+        self._socket.setsockopt(zmq.ZAP_DOMAIN, b"zbeam")
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, int(HANDSHAKE_S * 1000))
 
-        Only the holder of the endpoint's lock may call this: bind takes a live path over.
+    def bind(self, endpoint: str, mode: int = 0o600) -> None:
+        """Bind to an endpoint; the socket file of an ``ipc://`` one gets ``mode``.
+
+        There, only the holder of the endpoint's lock may call this: bind takes a live path over.
         """
+        if "[" in endpoint:
+            self._socket.setsockopt(zmq.IPV6, 1)
         before = os.umask(0o777 & ~mode)
         try:
             self._socket.bind(endpoint)
@@ -129,15 +145,21 @@ class Router:
     def _receive(self) -> None:
         taken = 0
         while True:
+            user = ""
             try:
-                identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                if self._secured:
+                    parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                    user = str(parts[-1].get("User-Id"))
+                    identity, *frames = (part.bytes for part in parts)
+                else:
+                    identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 self._readable.wait()
                 self._readable.clear()
                 continue
             except MemoryError:
                 continue  # the message is lost; going deaf would be worse
-            self._on_frames(self, identity, frames)
+            self._on_frames(self, identity, frames, user)
             taken += 1
             if taken % BURST == 0:
                 gevent.sleep(0)

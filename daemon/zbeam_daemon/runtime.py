@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.paths import admin_endpoint, check_private_dir, socket_path
+from zbeam_shared.paths import admin_endpoint, check_private_dir, is_remote, socket_path
 
 HANDOVER_S = 3.0
 """How long a lock may be held without a socket: by a daemon that comes or goes."""
@@ -67,6 +67,12 @@ def claim(endpoint: str) -> Place:
     Raises ``ZbeamError``: busy when another daemon serves the endpoint, config_invalid or
     not_allowed when the folder cannot be used.
     """
+    if is_remote(endpoint):
+        raise ZbeamError(
+            "config_invalid",
+            f"{endpoint} is not bound without keys: the daemon's own endpoint is ipc://",
+            hint="remote clients get a socket besides it, by [daemon.remote]: see zbeamd keygen",
+        )
     path = Path(socket_path(endpoint))
     folder = path.parent
     try:

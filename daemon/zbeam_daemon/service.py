@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
@@ -16,12 +16,14 @@ import zmq
 
 from zbeam_daemon import systemd, views
 from zbeam_daemon.broker import TICK_S, Broker
+from zbeam_daemon.clients import Caller
 from zbeam_daemon.config.changes import Changes
 from zbeam_daemon.config.load import Config, show
 from zbeam_daemon.diagnosis import Diagnosis
 from zbeam_daemon.local_checks import SPARE_FILES
-from zbeam_daemon.log import Bridge, Log
+from zbeam_daemon.log import Bridge, Log, defect
 from zbeam_daemon.reload import Running
+from zbeam_daemon.remote import Remote
 from zbeam_daemon.router import Router
 from zbeam_daemon.runtime import Place
 from zbeam_daemon.upstreams import Upstreams
@@ -50,8 +52,11 @@ class Service:
         logging.getLogger().addHandler(Bridge(self._log))
         self._upstreams = Upstreams(config.upstreams, self._log)
         self._broker = Broker(self._upstreams, self._log, call=self._answer, pong=self._pong)
+        self._broker.clients.limits = config.daemon.clients
         self._running = Running(config, environ, self._log, self._take)
         self._diagnosis = Diagnosis()
+        self._environ = environ
+        self._remote: Remote | None = None
         self._started_at = time.monotonic()
         self._stopping = gevent.event.Event()
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
@@ -67,11 +72,20 @@ class Service:
         # Before there is anything to clean up: whoever sees our socket may end us.
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)
-        gevent.signal_handler(signal.SIGHUP, self._running.reload, "SIGHUP")
+        gevent.signal_handler(signal.SIGHUP, self._reload, "SIGHUP")
         # Before our own sockets: an address that is taken must not cost a client anything.
         exporter = self._exporter()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         context.setsockopt(zmq.MAX_SOCKETS, 4096)
+        settings = self._running.config.daemon.remote
+        if settings is not None:
+            self._remote = Remote(
+                settings,
+                self._environ,
+                self._broker,
+                self._log,
+                lambda on_frames: self._router(context, on_frames),
+            )
         # The main socket last: whoever sees it may count on the other one.
         admin = self._bind(context, admin_endpoint(self._place.endpoint), 0o600, admin=True)
         main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
@@ -82,6 +96,8 @@ class Service:
             router.start()
         if exporter is not None:
             exporter.start()
+        if self._remote is not None:
+            self._remote.start()
         self._log.info(
             "daemon.ready",
             version=__version__,
@@ -105,6 +121,8 @@ class Service:
         self._broker.draining = True
         systemd.notify("STOPPING=1", "STATUS=finishing requests")
         self._running.stop()
+        if self._remote is not None:
+            self._remote.stop()
         self._drain()
         self._broker.cancel_all(
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
@@ -117,6 +135,8 @@ class Service:
             self._leave_the_place_alone()
         for router in (main, admin):
             router.close()
+        if self._remote is not None:
+            self._remote.close()
         context.term()
         self._place.release()
         self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
@@ -134,12 +154,8 @@ class Service:
     def _bind(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, mode: int, *, admin: bool
     ) -> Router:
-        router = Router(
-            context,
-            on_frames=lambda r, i, f: self._broker.on_frames(r, i, f, admin=admin),
-            on_gone=self._broker.on_gone,
-            on_writable=self._broker.on_writable,
-        )
+        caller = Caller(admin=admin)
+        router = self._router(context, lambda r, i, f, _: self._broker.on_frames(r, i, f, caller))
         try:
             router.bind(endpoint, mode)
         except zmq.ZMQError as error:
@@ -166,6 +182,18 @@ class Service:
             is_draining=self._stopping.is_set,
         )
         return Exporter(address, collector, self._log)
+
+    def _router(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        on_frames: Callable[[Router, bytes, list[bytes], str], None],
+    ) -> Router:
+        return Router(
+            context,
+            on_frames=on_frames,
+            on_gone=self._broker.on_gone,
+            on_writable=self._broker.on_writable,
+        )
 
     def _warn_of_file_limit(self) -> None:
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -198,7 +226,7 @@ class Service:
             try:
                 self._broker.tick()
             except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
-                self._log.error("tick.crashed", cause=repr(error))
+                self._log.error("tick.crashed", cause=defect(error))
             if not self._stopping.is_set() and not self._place.is_ours():
                 # Somebody removed our folder. No client finds us, and another daemon may serve
                 # there by now: two of them would count the account's slots twice.
@@ -224,7 +252,13 @@ class Service:
         self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
         os._exit(EXIT_TRY_AGAIN)
 
+    def _reload(self, trigger: str) -> dict[str, Any]:
+        if self._remote is not None:
+            self._remote.read_list()  # also when the configuration turns out to be bad
+        return self._running.reload(trigger)
+
     def _take(self, config: Config, changes: Changes) -> dict[str, tuple[int, int]]:
+        self._broker.clients.limits = config.daemon.clients
         renewed = self._upstreams.take(config.upstreams, changes.renew_sessions)
         for upstream in self._upstreams.current.values():
             self._broker.admit_waiting(upstream)
@@ -243,7 +277,9 @@ class Service:
         match message:
             case m.Stats():
                 uptime_s = time.monotonic() - self._started_at
-                return views.stats(self._upstreams.tally(), upstreams, uptime_s)
+                strangers = self._remote.strangers if self._remote is not None else 0
+                found = views.stats(self._upstreams.tally(), upstreams, uptime_s)
+                return found | {"strangers": strangers}
             case m.Info():
                 return [entry for upstream in upstreams for entry in upstream.sessions.describe()]
             case m.Status():
@@ -267,7 +303,7 @@ class Service:
                 idle = upstream.sessions.pool.counts()["idle"]
                 return {"opened": opened, "failed": failed, "idle": idle, "error": cause}
             case m.Reload():
-                return self._running.reload("command")
+                return self._reload("command")
             case m.Drain():
                 self.stop(None)
                 return {"draining": self._broker.open_requests}
@@ -298,6 +334,7 @@ class Service:
             },
             "clients": self._broker.clients.most_active(20),
             "bad_messages": self._broker.bad_messages,
+            "remote": self._remote.status() if self._remote is not None else None,
         }
 
 

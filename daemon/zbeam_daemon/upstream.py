@@ -18,7 +18,7 @@ from zbeam_daemon.counters import Counters
 from zbeam_daemon.gate import Gate
 from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Log, defect
 from zbeam_daemon.rate import Rate
 from zbeam_daemon.refusal import breaker_error, explain
 from zbeam_daemon.retry import Failure
@@ -226,7 +226,7 @@ class Upstream:
             try:
                 pause_s = self._keep_once()
             except Exception as error:  # noqa: BLE001  a defect here must not stop the keeping
-                self.log.error("keeper.crashed", upstream=self.name, cause=repr(error))
+                self.log.error("keeper.crashed", upstream=self.name, cause=defect(error))
             self.sessions.wake.wait(pause_s)
             self.sessions.wake.clear()
 

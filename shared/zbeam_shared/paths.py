@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from zbeam_shared.errors import ZbeamError
 
 SOCKET_NAME = "zbeamd.sock"
+REMOTE = "tcp://"
 SYSTEM_SOCKET = f"/run/zbeam/{SOCKET_NAME}"
 MAX_SOCKET_PATH = 107 - len(".admin")
 """Bytes: the kernel's sun_path holds 108 with its end mark."""
@@ -58,8 +59,33 @@ def socket_path(endpoint: str) -> str:
 
 
 def admin_endpoint(endpoint: str) -> str:
-    """Return the endpoint for calls that change the daemon."""
-    return f"{endpoint}.admin"
+    """Return the endpoint for calls that change the daemon.
+
+    A remote one is the same: who may do what there is a matter of the client's key.
+    """
+    return endpoint if is_remote(endpoint) else f"{endpoint}.admin"
+
+
+def is_remote(endpoint: str) -> bool:
+    """Tell whether an endpoint may be on another machine."""
+    return endpoint.startswith(REMOTE)
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Return the host (an IPv6 address without its brackets) and the port of a tcp endpoint.
+
+    Raises ``ZbeamError`` config_invalid.
+    """
+    host, _, port = endpoint.removeprefix(REMOTE).rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    good = bare and not set(bare) & set("/[]@ ") and (bare == host) == (":" not in bare)
+    if not (good and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ZbeamError(
+            "config_invalid",
+            f"endpoint {endpoint!r} is not of the form tcp://host:port",
+            hint="for example tcp://zbeam.example:7411, or tcp://[fd00::1]:7411",
+        )
+    return bare, int(port)
 
 
 def check_private_dir(path: str, uid: int) -> None:

@@ -319,8 +319,8 @@ def test_a_daemon_that_was_told_to_stop_is_not_sent_to_while_it_still_listens(
     listens, answers = recovery._listens, []
     later = contextlib.ExitStack()
 
-    def look(where: str) -> bool:
-        answers.append(listens(where))
+    async def look(client: Client, where: str) -> bool:
+        answers.append(await listens(client, where))
         if len(answers) == 2:
             daemon.stop()
         elif not answers[-1] and answers.count(False) == 2:

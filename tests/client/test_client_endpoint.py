@@ -92,7 +92,16 @@ def test_a_full_backlog_is_a_daemon_and_does_not_block(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["tcp://h:1", "ipc://relative", "/run/x.sock", "ipc:///" + "x" * 200]
+    "bad",
+    [
+        "tcp://h",
+        "tcp://h:0",
+        "tcp://:1",
+        "tcp://::1:1",
+        "ipc://relative",
+        "/run/x.sock",
+        "ipc:///" + "x" * 200,
+    ],
 )
 def test_an_endpoint_that_cannot_be_is_a_configuration_error(bad: str) -> None:
     with pytest.raises(ZbeamError) as caught:

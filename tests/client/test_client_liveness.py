@@ -14,6 +14,8 @@ from zbeam_client.liveness import (
     KEPT_S,
     LATE_S,
     LOOK_S,
+    REMOTE_ASK_S,
+    REMOTE_LOOK_S,
     Liveness,
 )
 from zbeam_shared.messages import Accepted, Delta, Error, Pong, Progress
@@ -195,3 +197,23 @@ def test_a_view_is_not_accepted_and_may_take_its_time() -> None:
 
 def test_a_pong_that_does_not_tell_its_age_tells_nothing() -> None:
     assert not accepted().restarted(Pong(), 100.0)
+
+
+def test_a_remote_daemon_is_looked_at_often_until_it_speaks_and_asked_later() -> None:
+    life = Liveness(0.0, None, remote=True)
+    assert life.decide(0.0) == ("wait", REMOTE_LOOK_S)
+    assert life.decide(REMOTE_LOOK_S) == ("look", 0.0)
+    life.looked(REMOTE_ASK_S)
+    assert life.decide(REMOTE_ASK_S) == ("ask", 0.0)
+    life.asked(REMOTE_ASK_S)
+    assert life.decide(2 * REMOTE_ASK_S) == ("hung", 0.0)
+
+
+def test_nothing_heard_over_a_network_does_not_prove_that_nothing_was_started() -> None:
+    life = Liveness(0.0, None, remote=True)
+    assert life.never_started(1.0)
+    life.unsure = True
+    assert not life.never_started(1.0)
+    queued = accepted(position=3)
+    queued.unsure = True
+    assert not queued.never_started(1.0)

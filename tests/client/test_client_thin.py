@@ -50,7 +50,7 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
         *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
         *("cli.doctor", "surroundings"),
         *("cli.content", "cli.structured", "cli.validate", "content"),
-        *("aio", "autostart", "compat", "files", "recovery"),
+        *("aio", "autostart", "compat", "files", "keyfiles", "recovery", "remote"),
     ):
         assert f"zbeam_client.{later}" not in ours
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from zbeam_daemon.clients import REMEMBERED, Clients
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zbeam_daemon.clients import MINUTE_S, REMEMBERED, Clients
+from zbeam_daemon.config.settings import ClientLimits
+from zbeam_shared.errors import ZbeamError
 
 
 def named(clients: Clients) -> dict[object, dict[str, object]]:
@@ -11,27 +17,33 @@ def named(clients: Clients) -> dict[object, dict[str, object]]:
 
 def test_a_request_is_queued_then_active_then_past() -> None:
     clients = Clients()
-    clients.queued("a")
-    assert clients.most_active(1) == [{"name": "a", "active": 0, "queued": 1, "total": 1}]
+    clients.queued("a", 0.0)
+    assert clients.most_active(1) == [
+        {"name": "a", "active": 0, "queued": 1, "total": 1, "refused": 0}
+    ]
     clients.started("a")
-    assert clients.most_active(1) == [{"name": "a", "active": 1, "queued": 0, "total": 1}]
+    assert clients.most_active(1) == [
+        {"name": "a", "active": 1, "queued": 0, "total": 1, "refused": 0}
+    ]
     clients.ended("a", was_running=True)
-    clients.queued("a")
+    clients.queued("a", 0.0)
     clients.ended("a", was_running=False)
-    assert clients.most_active(1) == [{"name": "a", "active": 0, "queued": 0, "total": 2}]
+    assert clients.most_active(1) == [
+        {"name": "a", "active": 0, "queued": 0, "total": 2, "refused": 0}
+    ]
 
 
 def test_the_busiest_come_first() -> None:
     clients = Clients()
     for name in "abbbcc":
-        clients.queued(name)
+        clients.queued(name, 0.0)
     assert [entry["name"] for entry in clients.most_active(2)] == ["b", "c"]
 
 
 def test_made_up_names_do_not_fill_the_memory() -> None:
     clients = Clients()
     for n in range(3 * REMEMBERED):
-        clients.queued(f"client {n}")
+        clients.queued(f"client {n}", 0.0)
         clients.ended(f"client {n}", was_running=False)
     names = named(clients)
     assert len(names) <= REMEMBERED + 1
@@ -42,19 +54,19 @@ def test_made_up_names_do_not_fill_the_memory() -> None:
 def test_who_has_work_now_comes_before_who_had_more() -> None:
     clients = Clients()
     for _ in range(5):
-        clients.queued("past")
+        clients.queued("past", 0.0)
         clients.ended("past", was_running=False)
-    clients.queued("now")
+    clients.queued("now", 0.0)
     assert [entry["name"] for entry in clients.most_active(2)] == ["now", "past"]
 
 
 def test_who_has_something_open_is_not_forgotten() -> None:
     clients = Clients()
-    clients.queued("waits")
-    clients.queued("runs")
+    clients.queued("waits", 0.0)
+    clients.queued("runs", 0.0)
     clients.started("runs")
     for n in range(2 * REMEMBERED):
-        clients.queued(f"client {n}")
+        clients.queued(f"client {n}", 0.0)
         clients.ended(f"client {n}", was_running=False)
     names = named(clients)
     assert names["waits"]["queued"] == names["runs"]["active"] == 1
@@ -66,11 +78,11 @@ def test_who_has_something_open_is_not_forgotten() -> None:
 def test_the_one_who_was_heard_of_lately_is_kept() -> None:
     clients = Clients()
     for n in range(REMEMBERED):
-        clients.queued(f"client {n}")
+        clients.queued(f"client {n}", 0.0)
         clients.ended(f"client {n}", was_running=False)
-    clients.queued("client 0")
+    clients.queued("client 0", 0.0)
     clients.ended("client 0", was_running=False)
-    clients.queued("new")
+    clients.queued("new", 0.0)
     names = named(clients)
     assert "client 0" in names
     assert "client 1" not in names
@@ -80,11 +92,76 @@ def test_a_crowd_that_is_all_open_is_kept_and_shrinks_when_it_has_gone() -> None
     clients = Clients()
     crowd = [f"client {n}" for n in range(REMEMBERED + 50)]
     for name in crowd:
-        clients.queued(name)
+        clients.queued(name, 0.0)
     assert len(named(clients)) == len(crowd)
     for name in crowd:
         clients.ended(name, was_running=False)
     for _ in range(60):
-        clients.queued("one")
+        clients.queued("one", 0.0)
         clients.ended("one", was_running=False)
     assert len(named(clients)) == REMEMBERED
+
+
+def refused(clients: Clients, name: str, now: float) -> str:
+    """The code with which one more request is refused; "" when it is taken."""
+    try:
+        clients.check(name, now)
+    except ZbeamError as error:
+        assert error.retryable
+        return error.code
+    clients.queued(name, now)
+    return ""
+
+
+def test_one_more_than_may_be_open_is_refused_until_one_has_ended() -> None:
+    clients = Clients()
+    clients.limits = {"a": ClientLimits(requests=2)}
+    assert [refused(clients, "a", 0.0) for _ in range(3)] == ["", "", "busy"]
+    assert [refused(clients, "b", 0.0) for _ in range(3)] == ["", "", ""]
+    clients.started("a")
+    assert refused(clients, "a", 0.0) == "busy"
+    clients.ended("a", was_running=True)
+    assert refused(clients, "a", 0.0) == ""
+    assert named(clients)["a"]["refused"] == 2
+
+
+def test_those_who_are_not_named_have_a_limit_each() -> None:
+    clients = Clients()
+    clients.limits = {"*": ClientLimits(requests=1), "boss": ClientLimits()}
+    assert [refused(clients, name, 0.0) for name in ("a", "b", "a")] == ["", "", "busy"]
+    assert [refused(clients, "boss", 0.0) for _ in range(3)] == ["", "", ""]
+
+
+@given(st.integers(1, 5), st.lists(st.floats(0, 30), max_size=60))
+def test_no_sixty_seconds_hold_more_than_the_limit(limit: int, pauses: list[float]) -> None:
+    clients = Clients()
+    clients.limits = {"*": ClientLimits(requests_per_minute=limit)}
+    now, begun = 0.0, []
+    for pause in pauses:
+        now += pause
+        code = refused(clients, "a", now)
+        recent = [at for at in begun if at > now - MINUTE_S]
+        assert bool(code) == (len(recent) >= limit)
+        if not code:
+            begun.append(now)
+
+
+def test_the_time_to_wait_is_what_it_says() -> None:
+    clients = Clients()
+    clients.limits = {"*": ClientLimits(requests_per_minute=2)}
+    assert [refused(clients, "a", now) for now in (100.0, 110.0)] == ["", ""]
+    with pytest.raises(ZbeamError, match=r"wait 40\.0 s"):
+        clients.check("a", 120.0)
+    assert refused(clients, "a", 159.9) == "rate_limited"
+    assert refused(clients, "a", 160.0) == ""
+
+
+def test_a_limit_that_is_changed_holds_for_the_next_request() -> None:
+    clients = Clients()
+    clients.limits = {"a": ClientLimits(requests_per_minute=5)}
+    assert [refused(clients, "a", float(n)) for n in range(6)] == [""] * 5 + ["rate_limited"]
+    clients.limits = {"a": ClientLimits(requests_per_minute=2)}
+    with pytest.raises(ZbeamError, match=r"wait 57\.0 s"):  # the last two were at 3 and 4
+        clients.check("a", 6.0)
+    clients.limits = {}
+    assert refused(clients, "a", 6.0) == ""

@@ -95,6 +95,7 @@ def test_what_runs_is_what_is_shown(tmp_path: Path) -> None:
 
 def test_remote_access_comes_and_goes_only_with_a_restart(tmp_path: Path) -> None:
     (tmp_path / "server.key").touch(mode=0o600)
+    (tmp_path / "server.key").write_text(f"secret {'a' * 40}\n")
     (tmp_path / "clients").mkdir()
     remote = (
         '[daemon.remote]\nendpoint = "tcp://0.0.0.0:7411"\n'

@@ -274,7 +274,7 @@ class TestShow:
         assert rows[f"{UPSTREAM}.pool.idle_limit_s"]["origin"] == "default"
         assert rows[f"{UPSTREAM}.api_key"]["origin"] == "environment DEEPSEEK_API_KEY"
         plain = {k.path.replace("*", "deepseek", 1) for k in KEYS if k.path.count("*") < 2}
-        plain -= {k for k in plain if k.startswith("daemon.remote")}
+        plain -= {k for k in plain if k.startswith(("daemon.remote", "daemon.clients"))}
         assert plain - {p for p in plain if p.endswith("*")} <= set(rows)
 
     def test_no_secret_in_anything_that_prints(self, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.configs import ENVIRON, MINIMAL, write
 from zbeam_daemon.config.load import ConfigInvalid, diff, load
-from zbeam_daemon.config.schema import KEYS, markdown
+from zbeam_daemon.config.schema import KEYS, OPTIONAL_TABLES, markdown
 from zbeam_daemon.config.template import render, write_new
 from zbeam_daemon.config.upgrade import upgrade
 
@@ -34,12 +34,16 @@ class TestInit:
 
     def test_commented_lines_are_the_defaults_they_claim_to_be(self, tmp_path: Path) -> None:
         """A user who takes off a # to see what happens must see that nothing happens."""
-        defaults = [k.parts[-1] for k in KEYS if k.default is not None and not k.required]
+        # Keys of a table that is a comment as a whole are examples.
+        keys = [k for k in KEYS if k.parts[:-1] not in OPTIONAL_TABLES]
+        defaults = [k.parts[-1] for k in keys if k.default is not None and not k.required]
         defaults += [name for key in KEYS for name in key.named]
         path = write(tmp_path, render())
         old = load(path, ENVIRON)
         commented = re.compile(rf"^# ({'|'.join(defaults)}) = ", re.MULTILINE)
-        text, uncommented = commented.subn(r"\1 = ", render())
+        tables = re.split(r"^(?=(?:# )?\[)", render(), flags=re.MULTILINE)
+        done = [(t, 0) if t.startswith("# [") else commented.subn(r"\1 = ", t) for t in tables]
+        text, uncommented = "".join(t for t, _ in done), sum(n for _, n in done)
         assert uncommented == len(defaults)
         assert diff(old, load(write(tmp_path, text), ENVIRON)).applied == ()
 

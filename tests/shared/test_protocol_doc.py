@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from zbeam_daemon import broker, diagnosis, outbox, router, states
+from zbeam_daemon import calls, diagnosis, outbox, router, states
 from zbeam_shared import messages as m
 from zbeam_shared import record, wire
 from zbeam_shared.errors import MEANINGS
@@ -164,7 +164,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert found["lists and maps in it"] == f"{wire.MAX_CONTAINERS:,}"
     assert found["nesting of a map or any"] == f"{record.MAX_DEPTH} levels"
     assert found["request id"] == f"1 to {wire.MAX_ID} bytes"
-    assert found["views and admin calls under way"] == str(broker.MAX_CALLS)
+    assert found["views and admin calls under way"] == str(calls.MAX_CALLS)
     assert found["doctor under way"] == str(diagnosis.AT_ONCE)
     assert f"about {outbox.UNREAD_LIMIT // mib} Mi " in found["pieces held back for want of credit"]
     assert found["bytes that wait for one parked connection"] == f"{router.MAX_QUEUED // mib} MiB"

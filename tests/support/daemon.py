@@ -205,6 +205,17 @@ warm = {warm}
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
 
+    def zbeamd(self, *arguments: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+        """Run another ``zbeamd`` command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "zbeam_daemon", *arguments],
+            env=self.environ,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
     def json(self, *arguments: str, **how: Any) -> Any:
         """Run ``zbeam-client --json ...`` and read what it printed."""
         return json.loads(self.client("--json", *arguments, **how).stdout)
@@ -248,7 +259,11 @@ class Peer:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.RCVHWM, 0)
+        self._prepare(self.socket)
         self.socket.connect(admin_endpoint(endpoint) if admin else endpoint)
+
+    def _prepare(self, sock: Any) -> None:
+        """Set what must be set before it connects."""
 
     def __enter__(self) -> Self:
         return self

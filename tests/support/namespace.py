@@ -12,6 +12,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from support.waiting import wait_until
 
 _CLONE_NEWNET = 0x40000000
 _LIMIT_S = 10.0
@@ -48,6 +52,49 @@ def own_network() -> Iterator[None]:
                 raise OSError(ctypes.get_errno(), "setns")
     finally:
         os.close(before)
+
+
+class Neighbour:
+    """A second network, joined to this thread's own by a cable: a host beside ours.
+
+    ``near`` and ``far`` are the addresses of the two ends; ``inside`` is a command that runs what
+    follows it over there.
+    """
+
+    near, far = "10.93.0.1", "10.93.0.2"
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+        self.inside = ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+
+    def __enter__(self) -> Self:
+        try:
+            ours, theirs = (
+                Path(f"/proc/{who}/ns/net") for who in ("thread-self", self._holder.pid)
+            )
+            wait_until(lambda: not theirs.samefile(ours))
+            _run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns",
+                 str(self._holder.pid))  # fmt: skip
+            _run("ip", "address", "add", f"{self.near}/24", "dev", "near")
+            _run("ip", "link", "set", "near", "up")
+            _run(*self.inside, "ip", "address", "add", f"{self.far}/24", "dev", "far")
+            _run(*self.inside, "ip", "link", "set", "far", "up")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._holder.kill()
+        self._holder.wait()
+
+    def near_down(self) -> None:
+        """Take our own end down, as when this host loses its network."""
+        _run("ip", "link", "set", "near", "down")
+
+    def far_down(self) -> None:
+        """Take the other host's end down."""
+        _run(*self.inside, "ip", "link", "set", "far", "down")
 
 
 def iptables(*arguments: str) -> None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "config": "daemon",
     "materials": "materials",
     "validate": "validate",
+    "keygen": "keygen",
     "completion": "completion",
 }
 """Command to module; the module's attribute has the command's name."""

@@ -87,8 +87,8 @@ def common() -> list[click.Parameter]:
             type=TEXT,
             expose_value=False,
             callback=_store("endpoint"),
-            help="The daemon's socket, ipc:///path; default: ZBEAM_ENDPOINT, else yours, else "
-            "the system's.",
+            help="The daemon's socket, ipc:///path or tcp://host:port; default: ZBEAM_ENDPOINT, "
+            "else yours, else the system's.",
         ),
         click.Option(
             ["--json", "json"],

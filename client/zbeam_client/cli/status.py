@@ -78,6 +78,8 @@ def describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("loaded", str(config.get("loaded_at"))),
         ("requests", f"{requests.get('total', 0)}  ({output.counts(kinds)})"),
     ]
+    if found.get("remote"):
+        pairs += remote(found["remote"])
     reloaded = config.get("last_reload")
     if reloaded:
         verdict = "done" if reloaded.get("ok") else "REFUSED, the former configuration is in use"
@@ -86,6 +88,16 @@ def describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("bad_messages"):
         pairs.append(("bad messages", str(found["bad_messages"])))
     return pairs
+
+
+def remote(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return where remote clients connect, how many may, and who was refused."""
+    kinds = {name: found.get(name) for name in ("clients", "strangers")}
+    pairs = [("remote", f"{found.get('endpoint')}  ({output.counts(kinds)})")]
+    last = found.get("last_stranger")
+    if last:
+        pairs.append(("", f"refused {last.get('address')}, public {last.get('key')}"))
+    return pairs + [("", output.one_line(str(problem))) for problem in found.get("problems", [])]
 
 
 def describe_upstream(name: str, upstream: dict[str, Any]) -> list[tuple[str, str]]:
@@ -230,11 +242,11 @@ def clients_table(found: dict[str, Any]) -> Table:
     rows = [
         [
             output.short(str(entry.get("name")), CLIENT_WIDTH),
-            *(entry.get(name) for name in ("active", "queued", "total")),
+            *(entry.get(name) for name in ("active", "queued", "total", "refused")),
         ]
         for entry in found.get("clients", [])
     ]
-    return ("CLIENT", "ACTIVE", "QUEUED", "TOTAL"), rows
+    return ("CLIENT", "ACTIVE", "QUEUED", "TOTAL", "REFUSED"), rows
 
 
 def absence(error: ZbeamError) -> str:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from zbeam_daemon.config import target
+from zbeam_daemon.config import curve_keys, target
 from zbeam_daemon.config.changes import Changes, diff, merge_running
 from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.keys import Secret, home
@@ -177,12 +177,15 @@ def watched_paths(config: Config) -> set[Path]:
 def fingerprint(paths: Iterable[Path]) -> dict[Path, str]:
     """Return what tells one content of each file from another; equal means nothing to do.
 
-    The mode is part of it, because ``chmod 600`` repairs a key file; so is being missing.
+    A path that ends in ``/*.key`` stands for all keys in that folder. The mode is part of it,
+    because ``chmod 600`` repairs a key file; so is being missing.
     """
     return {path: _fingerprint(path) for path in paths}
 
 
 def _fingerprint(path: Path) -> str:
+    if path.name == curve_keys.ALL_KEYS:
+        return repr(curve_keys.read_allowed(path.parent))
     try:
         data, info = read_small(path, _MAX_WATCHED)
     except UnreadableError as error:

@@ -4,12 +4,11 @@ Keys are read, paths made absolute, proxy and CA file found. Every problem is ad
 validation found, and no value that had a problem there is looked at again.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zbeam_daemon.config import target
+from zbeam_daemon.config import curve_keys, target
 from zbeam_daemon.config.keys import (
     KeySource,
     KeySourceError,
@@ -17,7 +16,6 @@ from zbeam_daemon.config.keys import (
     is_credential,
     looks_like_key,
     read_key,
-    read_private,
 )
 from zbeam_daemon.config.schema import KeyPath
 from zbeam_daemon.config.settings import section
@@ -51,17 +49,20 @@ class Resolver:
                 self._upstream(("upstream", name))
 
     def _remote(self) -> None:
-        for name in ("server_key_file", "allowed_clients_dir"):
-            path = self._path(("daemon", "remote", name))
-            if path is None:
-                continue
-            if name == "allowed_clients_dir" and not os.path.isdir(path):  # noqa: PTH112
-                self.checked.report(("daemon", "remote", name), f"the folder {path} does not exist")
-            elif name == "server_key_file":
-                try:
-                    read_private(path)
-                except KeySourceError as error:
-                    self.checked.report(("daemon", "remote", name), str(error))
+        here = ("daemon", "remote")
+        key_file = self._path((*here, "server_key_file"))
+        folder = self._path((*here, "allowed_clients_dir"))
+        self.consulted |= {path for path in (key_file, folder) if path is not None}
+        try:
+            if key_file is not None:
+                curve_keys.read_server_key(key_file, self.environ)
+        except KeySourceError as error:
+            self.checked.report((*here, "server_key_file"), str(error))
+        try:
+            if folder is not None:
+                curve_keys.check_folder(folder)
+        except KeySourceError as error:
+            self.checked.report((*here, "allowed_clients_dir"), str(error))
 
     def _path(self, path: KeyPath) -> Path | None:
         """Turn a configured text into an absolute path, in place."""

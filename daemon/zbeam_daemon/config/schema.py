@@ -75,7 +75,9 @@ _PER_MILLION = Number(0, 1_000_000)
 _U = "upstream.*"
 _PRICE = f"{_U}.prices.*"
 
-OPTIONAL_TABLES = frozenset({("daemon", "remote"), (*_PRICE.split("."), "peak")})
+OPTIONAL_TABLES = frozenset(
+    {("daemon", "remote"), ("daemon", "clients", "*"), (*_PRICE.split("."), "peak")}
+)
 """Tables that may be absent; only if one is there are its required keys required."""
 
 KEYS: tuple[Key, ...] = (
@@ -122,26 +124,39 @@ KEYS: tuple[Key, ...] = (
     Key(
         "daemon.remote.endpoint",
         Address("tcp://"),
-        "Address for clients on other machines; every one needs a CURVE key.",
+        "Address for clients on other machines, an IP address of this host or 0.0.0.0; every one "
+        "needs a CURVE key. docs/remote.md shows how.",
         "restart",
         required=True,
-        reserved=True,
     ),
     Key(
         "daemon.remote.server_key_file",
         Text("a path"),
-        "The daemon's secret CURVE key, mode 600.",
+        "The daemon's secret CURVE key, mode 600; `zbeamd keygen` writes it.",
         "restart",
         required=True,
-        reserved=True,
     ),
     Key(
         "daemon.remote.allowed_clients_dir",
         Text("a path"),
-        "Folder with the public CURVE key of each client that may connect.",
+        "Folder with the public CURVE key of each client that may connect, in NAME.key; a file "
+        "that comes, changes or goes counts at once.",
         "restart",
         required=True,
-        reserved=True,
+    ),
+    Key(
+        "daemon.clients.*.requests",
+        Whole(0, 1_000_000, "requests"),
+        "Most requests that the client of this name has open at one time; one more is answered "
+        'busy. 0: no limit. A table named "*" is for each client that has none of its own.',
+        default=0,
+    ),
+    Key(
+        "daemon.clients.*.requests_per_minute",
+        Whole(0, 100_000, "requests"),
+        "Most requests that it begins within any 60 seconds; one more is answered rate_limited, "
+        "with the time to wait. 0: no limit.",
+        default=0,
     ),
     Key(
         f"{_U}.base_url",

@@ -31,10 +31,19 @@ class RemoteSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """How much one client may ask for: requests open at one time, and a minute; 0 is no limit."""
+
+    requests: int = 0
+    requests_per_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonSettings:
     """``[daemon]``. ``endpoint`` None: worked out at the start; ``metrics`` None: off.
 
-    ``drain_s`` and ``idle_exit_s`` are seconds; ``idle_exit_s`` 0 means never.
+    ``drain_s`` and ``idle_exit_s`` are seconds; ``idle_exit_s`` 0 means never. ``clients`` holds
+    limits by the client's name; those of "*" are for all that are not named.
     """
 
     endpoint: str | None
@@ -44,6 +53,7 @@ class DaemonSettings:
     drain_s: float
     idle_exit_s: float
     remote: RemoteSettings | None
+    clients: Mapping[str, ClientLimits]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +208,17 @@ def daemon_settings(values: Values) -> DaemonSettings:
     """Build ``[daemon]`` from checked values."""
     table = section(values, ("daemon",))
     remote = section(values, ("daemon", "remote"))
+    clients = {
+        name: ClientLimits(**section(values, ("daemon", "clients", name)))
+        for name in below(values, ("daemon", "clients"))
+    }
     metrics = None
     if table["metrics"] != "off":
         host, _, port = str(table["metrics"]).rpartition(":")
         metrics = (host.strip("[]"), int(port))
     return DaemonSettings(
-        **(table | {"metrics": metrics, "remote": RemoteSettings(**remote) if remote else None})
+        **(table | {"metrics": metrics, "remote": RemoteSettings(**remote) if remote else None}),
+        clients=MappingProxyType(clients),
     )
 
 

@@ -39,12 +39,17 @@ _SHOWN: Mapping[str, Value] = {
     "daemon.remote.endpoint": "tcp://0.0.0.0:7411",
     "daemon.remote.server_key_file": "server.key",
     "daemon.remote.allowed_clients_dir": "clients",
+    "daemon.clients.*.requests": 16,
+    "daemon.clients.*.requests_per_minute": 120,
     "upstream.*.api_key_file": "~/.config/zbeam/deepseek.key",
     "upstream.*.env_file": ".env",
     "upstream.*.ca_file": "/etc/ssl/certs/ca-certificates.crt",
     "upstream.*.proxy": "http://proxy.example:3128",
 }
-"""Examples for keys without a default."""
+"""Examples for keys without a default, or whose default says nothing."""
+
+CLIENT_EXAMPLE = "laptop"
+"""Stands for the name of a client."""
 
 _PEAK_HOURS = '["01:00-04:00", "06:00-10:00"]'
 _PEAK_DAYS = '["mon", "tue", "wed", "thu", "fri"]'
@@ -116,7 +121,8 @@ def _comment(text: str) -> str:
 
 
 def _table(table: KeyPath, keys: list[Key]) -> str:
-    header = f"[{dotted(table).replace('*', 'deepseek')}]"
+    name = CLIENT_EXAMPLE if table[0] == "daemon" else "deepseek"
+    header = f"[{dotted(table).replace('*', name)}]"
     if table in OPTIONAL_TABLES:
         header = f"# {header}"
     return f"{header}\n{_entries(keys)}"

@@ -16,9 +16,10 @@ from pathlib import Path
 from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.load import MAX_BYTES, ConfigInvalid
 from zbeam_daemon.config.schema import Key, KeyPath, dotted
-from zbeam_daemon.config.template import examples, meaning, tables
+from zbeam_daemon.config.template import CLIENT_EXAMPLE, examples, meaning, tables
 from zbeam_daemon.config.validate import Problem
 
+CLIENTS: KeyPath = ("daemon", "clients")
 _COMMENTED_KEY = re.compile(r"\s*#[#\s]*([^\s=#][^=]*?)\s*=")
 _COMMENTED_HEADER = re.compile(r"\s*#[#\s]*(\[[^\[\]]+\])\s*$")
 
@@ -102,8 +103,11 @@ def _wanted(raw: Mapping[str, object]) -> Iterator[tuple[KeyPath, list[Key]]]:
     """Every table that a file of this shape can have, with its keys; prices are the user's own."""
     upstreams = raw.get("upstream")
     names = list(upstreams) if isinstance(upstreams, Mapping) and upstreams else ["deepseek"]
+    clients = _table_at(raw, CLIENTS) or [CLIENT_EXAMPLE]
     for table, keys in tables().items():
-        if table[:1] != ("upstream",):
+        if table[:2] == CLIENTS:
+            yield from (((*CLIENTS, name), keys) for name in clients)
+        elif table[:1] != ("upstream",):
             yield table, keys
     for name in names:
         for table, keys in tables().items():
