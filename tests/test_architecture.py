@@ -196,9 +196,9 @@ def test_each_library_is_known_to_few(library: str) -> None:
     assert users == KNOWN_TO[library]
 
 
-def test_sockets_of_zeromq_belong_to_the_router_and_the_service() -> None:
+def test_sockets_of_zeromq_belong_to_the_router_the_service_and_the_self_check() -> None:
     users = {name for name in below("zbeam_daemon") if "zmq" in roots(name)}
-    assert users == {"zbeam_daemon.router", "zbeam_daemon.service"}
+    assert users == {f"zbeam_daemon.{name}" for name in ("router", "service", "selfcheck")}
 
 
 @pytest.mark.parametrize("name", MODULES)

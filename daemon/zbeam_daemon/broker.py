@@ -51,6 +51,7 @@ class Broker:
         self.clients = Clients()
         self.bad_messages = 0
         self.draining = False
+        self.succeeded = False  # another daemon follows, and gets what we refuse
         self.last_work_at = time.monotonic()
         self._log = log
         self._call = call
@@ -156,7 +157,8 @@ class Broker:
         self, router: Router, identity: bytes, request_id: bytes, message: m.Generate
     ) -> None:
         if self.draining:
-            raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
+            code = "daemon_unavailable" if self.succeeded else "busy"
+            raise ZbeamError(code, "the daemon is shutting down", hint="try again in a moment")
         if request_id in self._peers.get((router, identity), {}):
             raise ZbeamError("bad_request", "a request with this id is still open")
         upstream = self._upstreams.get(message.upstream)

@@ -22,6 +22,7 @@ from zbeam_daemon.log import Bridge, Log
 from zbeam_daemon.reload import Running
 from zbeam_daemon.router import Router
 from zbeam_daemon.runtime import Place
+from zbeam_daemon.selfcheck import SelfCheck
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import __version__
 from zbeam_shared import messages as m
@@ -31,7 +32,8 @@ from zbeam_shared.record import Record
 
 LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
-
+MORE_TIME_S = 10.0
+"""How much time to stop we ask of systemd at once, while requests finish."""
 
 SPARE_FILES = 512
 """Open files beside the sessions: clients, sockets, logs."""
@@ -45,6 +47,7 @@ class Service:
     ) -> None:
         self._place = place
         self._autostarted = autostarted
+        self._environ = environ
         self._log = Log(level=config.daemon.log_level, form=config.daemon.log_format)
         logging.getLogger().addHandler(Bridge(self._log))
         self._upstreams = Upstreams(config.upstreams, self._log)
@@ -56,6 +59,7 @@ class Service:
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
         self._idle = False  # it ends for want of work
+        self._status_line = systemd.StatusLine()
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -73,6 +77,7 @@ class Service:
         main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
         self._running.watch()
         self._upstreams.start()
+        check = self._self_check(context)
         ticker = gevent.spawn(self._tick)
         for router in (main, admin):
             router.start()
@@ -85,25 +90,35 @@ class Service:
             upstreams=",".join(self._upstreams.current),
         )
         self._warn_of_file_limit()
-        systemd.notify("READY=1", f"STATUS=serving {self._place.endpoint}")
+        systemd.notify("READY=1")
+        self._tell_systemd(at_once=True)
         self._stopping.wait()
+        systemd.notify("STOPPING=1")
+        self._tell_systemd(at_once=True)
+        # Nobody is to find us from now on; who has just done so is still served.
         if self._idle:
-            # Nobody is to find us from now on; who has just done so is still served.
             self._place.withdraw()
             gevent.sleep(LAST_CALL_S)
+        elif self._place.handed:
+            # Who comes to systemd's sockets waits there for the next daemon.
+            for router in (main, admin):
+                router.turn_away()
+            gevent.sleep(LAST_CALL_S)
+            self._broker.succeeded = True
 
         # The order matters. First no new work, so that draining can end; then the requests,
         # each of which tells its client; then the sessions that they used; then the sockets,
         # which still carry those last words; and the lock at the very end, so that no other
         # daemon can bind before ours has let go.
         self._broker.draining = True
-        systemd.notify("STOPPING=1", "STATUS=finishing requests")
         self._running.stop()
         self._drain()
         self._broker.cancel_all(
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
         ticker.kill()
+        if check is not None:
+            check.stop()
         self._upstreams.stop()
         if not self._place.is_ours():
             self._leave_the_place_alone()
@@ -133,7 +148,11 @@ class Service:
             on_writable=self._broker.on_writable,
         )
         try:
-            router.bind(endpoint, mode)
+            listener = self._place.handed.get(endpoint.removeprefix("ipc://"))
+            if listener is None:
+                router.bind(endpoint, mode)
+            else:
+                router.adopt(endpoint, listener)
         except zmq.ZMQError as error:
             raise ZbeamError(
                 "config_invalid",
@@ -162,9 +181,15 @@ class Service:
         self.stop(self._running.config.daemon.drain_s)
 
     def _drain(self) -> None:
+        asked = float("-inf")
         while self._broker.open_requests and not self._hurry.is_set():
-            if self._patience is not None and time.monotonic() >= self._patience:
+            now = time.monotonic()
+            if self._patience is not None and now >= self._patience:
                 break
+            if now - asked >= MORE_TIME_S / 2:
+                # TimeoutStopSec= may be shorter than drain_s, and "drain" has no end of its own.
+                systemd.extend_timeout(MORE_TIME_S)
+                asked = now
             self._hurry.wait(0.05)
 
     def _tick(self) -> None:
@@ -174,6 +199,7 @@ class Service:
                 self._broker.tick()
             except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
                 self._log.error("tick.crashed", cause=repr(error))
+            self._tell_systemd()
             if not self._stopping.is_set() and not self._place.is_ours():
                 # Somebody removed our folder. No client finds us, and another daemon may serve
                 # there by now: two of them would count the account's slots twice.
@@ -190,6 +216,29 @@ class Service:
                     self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
                 self._idle = True
                 self.stop(None)
+
+    def _tell_systemd(self, *, at_once: bool = False) -> None:
+        state = "draining" if self._stopping.is_set() else "serving"
+        last = self._running.last_reload
+        text = views.status_line(
+            state, self._upstreams.all(), refused=last is not None and not last["ok"]
+        )
+        self._status_line.tell(text, time.monotonic(), at_once=at_once)
+
+    def _self_check(self, context: zmq.Context[zmq.Socket[bytes]]) -> SelfCheck | None:
+        """Begin to feed systemd's watchdog, if there is one."""
+        watchdog_s = systemd.watchdog_s(self._environ)
+        if watchdog_s is None:
+            return None
+        check = SelfCheck(
+            context,
+            self._place.endpoint,
+            self._log,
+            watchdog_s=watchdog_s,
+            leaving=self._stopping.is_set,
+        )
+        check.start()
+        return check
 
     def _leave_the_place_alone(self) -> NoReturn:
         """End without closing the sockets: libzmq would remove those at our path, which may be
@@ -272,5 +321,6 @@ class Service:
 
 def _raise_file_limit() -> None:
     """Allow as many open files as the system lets us: each session and client needs one."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:  # where nothing is to be raised, a unit may have forbidden it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
