@@ -53,7 +53,7 @@ def missing() -> str:
     if not Path("/lib/systemd/systemd").exists() and not Path("/usr/lib/systemd/systemd").exists():
         return "no systemd to boot"
     with tempfile.TemporaryDirectory(prefix="zb-machine-") as folder:
-        tried = _in_a_namespace(_MOUNTS, folder, 'true')
+        tried = _in_a_namespace(_MOUNTS, folder, "true")
     if tried.returncode:
         return f"no overlay of the root folder: {tried.stderr.decode().strip()}"
     return ""
