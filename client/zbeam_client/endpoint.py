@@ -144,6 +144,8 @@ def _connect(path: str) -> int:
 
 
 def _access_hint(path: str) -> str:
+    if path == paths.admin_endpoint(paths.SYSTEM_SOCKET):
+        return "only root may change the system's daemon: run this with sudo"
     if path.endswith(".admin"):
         return "only the daemon's owner may change it: run this as that user"
     if path == paths.SYSTEM_SOCKET:

@@ -52,7 +52,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(zbeam: Installed, unit: str)
 @pytest.mark.parametrize("unit", ["zbeamd.service", "zbeamd.socket", "zbeam-flush.timer"])
 def test_systemd_finds_nothing_wrong_with_the_users_units(zbeam: Installed, unit: str) -> None:
     path = f"/usr/local/lib/systemd/user/{unit}"
-    environ = {"XDG_RUNTIME_DIR": "/run/user/0"}
+    environ = {"XDG_RUNTIME_DIR": "/run"}
     done = zbeam.run("systemd-analyze", "--user", "verify", path, environ=environ)
     assert (done.returncode, done.stderr) == (0, "")
 
