@@ -71,7 +71,6 @@ class Router:
         # waiting; one that is alive and reads slowly is not, which is as it should be.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, int(HEARTBEAT_S * 1000))
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(3 * HEARTBEAT_S * 1000))
-        self._adopted: str | None = None
         self._parked: dict[bytes, _Waiting] = {}
         self._readable = gevent.event.Event()
         self._watcher: Any = None
@@ -97,13 +96,6 @@ class Router:
         """
         self._socket.setsockopt(zmq.USE_FD, listener)
         self._socket.bind(endpoint)
-        self._adopted = endpoint
-
-    def turn_away(self) -> None:
-        """Leave new connections to whoever takes the adopted socket next; those we have stay."""
-        if self._adopted is not None:
-            self._socket.unbind(self._adopted)
-            self._adopted = None
 
     def start(self) -> None:
         """Begin to receive."""

@@ -9,7 +9,6 @@ asks runs on the hub that it is to watch, so that a hub that hangs feeds nothing
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -24,10 +23,7 @@ LOOK_S = 0.02
 
 
 class SelfCheck:
-    """Pings ``endpoint`` three times in each period of ``watchdog_s`` seconds.
-
-    Once ``leaving()`` is true nobody listens any more, and that the hub still turns is enough.
-    """
+    """Pings ``endpoint`` three times in each period of ``watchdog_s`` seconds."""
 
     def __init__(
         self,
@@ -36,13 +32,11 @@ class SelfCheck:
         log: Log,
         *,
         watchdog_s: float,
-        leaving: Callable[[], bool],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._log = log
         self._every_s = watchdog_s / 3
-        self._leaving = leaving
         self._greenlet: Any = None
 
     def start(self) -> None:
@@ -57,9 +51,9 @@ class SelfCheck:
     def _run(self) -> None:
         while True:
             begun = time.monotonic()
-            if self._leaving() or self._answers():
+            if self._answers():
                 systemd.notify("WATCHDOG=1")
-            elif not self._leaving():
+            else:
                 self._log.error(
                     "watchdog.unanswered",
                     waited_s=round(time.monotonic() - begun, 3),

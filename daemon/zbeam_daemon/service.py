@@ -95,27 +95,25 @@ class Service:
         self._stopping.wait()
         systemd.notify("STOPPING=1")
         self._tell_systemd(at_once=True)
-        # Nobody is to find us from now on; who has just done so is still served.
         if self._idle:
+            # Nobody is to find us from now on; who has just done so is still served.
             self._place.withdraw()
             gevent.sleep(LAST_CALL_S)
-        elif self._place.handed:
-            # Who comes to systemd's sockets waits there for the next daemon.
-            for router in (main, admin):
-                router.turn_away()
-            gevent.sleep(LAST_CALL_S)
-            self._broker.succeeded = True
 
         # The order matters. First no new work, so that draining can end; then the requests,
         # each of which tells its client; then the sessions that they used; then the sockets,
         # which still carry those last words; and the lock at the very end, so that no other
         # daemon can bind before ours has let go.
-        self._broker.draining = True
+        if self._place.handed:
+            self._broker.hold_for_the_next()
+        else:
+            self._broker.draining = True
         self._running.stop()
         self._drain()
         self._broker.cancel_all(
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
+        self._broker.hand_over()
         ticker.kill()
         if check is not None:
             check.stop()
@@ -235,7 +233,6 @@ class Service:
             self._place.endpoint,
             self._log,
             watchdog_s=watchdog_s,
-            leaving=self._stopping.is_set,
         )
         check.start()
         return check

@@ -173,8 +173,8 @@ exec setpriv --pdeathsig KILL {shlex.join(boot)} systemd.unit=basic.target
             variables["HOME"] = (environ or {}).get("HOME", "/")
             become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         return [
-            *("nsenter", f"--target={self._leader}", "--all", "--wd=/"),
-            *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
+            *("nsenter", f"--target={self._leader}", "--all"),
+            *("env", "--chdir=/", "-i", *(f"{name}={value}" for name, value in variables.items())),
             *(*become, *command),
         ]
 

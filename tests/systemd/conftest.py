@@ -7,6 +7,7 @@ key in place, the sockets listening, no daemon running.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +82,9 @@ class Installed:
 
     def standin(self, method: str, name: str, body: str = "") -> Any:
         """Speak to the stand-in's control."""
-        return json.loads(self.must(f"{APP}/python", "-c", CONTROL, method, name, input=body))
+        done = _control(self.machine, method, name, body)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def requests(self, event: str = "request") -> list[dict[str, Any]]:
         return [entry for entry in self.standin("GET", "log") if entry["event"] == event]
@@ -109,6 +112,12 @@ class Installed:
         return wait_until(started, timeout=20, pause_s=0.1)
 
 
+def _control(
+    machine: Machine, method: str, name: str, body: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return machine.run(f"{APP}/python", "-c", CONTROL, method, name, input=body)
+
+
 @pytest.fixture(scope="session")
 def _installed() -> Iterator[Installed]:
     reason = missing()
@@ -127,6 +136,7 @@ def _installed() -> Iterator[Installed]:
             *("systemd-run", "--unit=standin", "--collect", f"{APP}/zbeamd", "standin", "--tls"),
             *("--port=8443", "--cert=/srv/cert.pem", "--key=/srv/key.pem", f"--api-key={KEY}"),
         )
+        wait_until(lambda: _control(machine, "GET", "counts").returncode == 0, pause_s=0.1)
         # The printed steps: the key, the configuration.
         machine.write("/etc/zbeam/deepseek.key", f"{KEY}\n", 0o600)
         text = machine.read(CONFIG)

@@ -134,7 +134,7 @@ def test_a_daemon_that_hangs_is_ended_and_started_again(zbeam: Installed) -> Non
 def test_a_killed_daemon_is_started_again_under_a_waiting_client(zbeam: Installed) -> None:
     zbeam.json("generate", "hello")
     # One slot: the first request runs, the second waits in the queue and was never started.
-    zbeam.edit("# queue = ", "concurrency.flash = 1\n# queue = ")
+    zbeam.edit("# flash = 2500\n", "flash = 1\n")
     zbeam.systemctl("reload", "zbeamd.service")
     zbeam.standin("PUT", "scenario", "[defaults]\ntokens = 30\ntoken_delay_s = 0.1\n")
     running = zbeam.machine.start("zbeam-client", "--json", "generate", "first")
