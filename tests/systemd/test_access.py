@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import CONFIG, Installed
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
 CHANGES = [("cache", "flush"), ("cache", "warm", "1"), ("reload",), ("drain",)]
 

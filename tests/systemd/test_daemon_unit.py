@@ -12,7 +12,7 @@ from support.waiting import wait_until
 
 from .conftest import KEY, Installed
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
 # Short commands in a row, as a shell loop has them; ends when it is told to.
 LOOP = """

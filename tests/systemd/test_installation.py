@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import APP, CONFIG, Installed
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
 UNITS = ["zbeamd.service", "zbeamd.socket", "zbeamd-admin.socket"]
 UNITS += ["zbeam-flush.service", "zbeam-flush.timer"]

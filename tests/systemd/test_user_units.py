@@ -12,7 +12,7 @@ from support.waiting import wait_until
 
 from .conftest import CONFIG, KEY, Installed
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
 
 class Person:
