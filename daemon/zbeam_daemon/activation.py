@@ -7,6 +7,7 @@ sockets are systemd's: nobody here binds or removes them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping, MutableMapping
@@ -32,18 +33,18 @@ def take_listeners(environ: MutableMapping[str, str]) -> dict[str, int]:
 
 
 def _path_of(fd: int) -> str:
-    os.set_inheritable(fd, False)
-    # libzmq accepts when it is told that somebody waits; one that has given up must not block it.
-    os.set_blocking(fd, False)
-    listener = socket.socket(fileno=fd)
-    try:
-        listens = (
+    path = ""
+    with contextlib.suppress(OSError):  # no socket, or none at all: said below
+        os.set_inheritable(fd, False)
+        # libzmq accepts when it is told that somebody waits; who has given up must not block it.
+        os.set_blocking(fd, False)
+        listener = socket.socket(fileno=fd)
+        if (
             listener.family == socket.AF_UNIX
             and listener.type == socket.SOCK_STREAM
             and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        )
-        path = listener.getsockname() if listens else ""
-    finally:
+        ):
+            path = listener.getsockname()
         listener.detach()
     if not isinstance(path, str) or not path.startswith("/"):
         raise ZbeamError(

@@ -14,6 +14,8 @@ from zbeam_client.liveness import (
     KEPT_S,
     LATE_S,
     LOOK_S,
+    RESTART_S,
+    START_S,
     Liveness,
 )
 from zbeam_shared.messages import Accepted, Delta, Error, Pong, Progress
@@ -195,3 +197,26 @@ def test_a_view_is_not_accepted_and_may_take_its_time() -> None:
 
 def test_a_pong_that_does_not_tell_its_age_tells_nothing() -> None:
     assert not accepted().restarted(Pong(), 100.0)
+
+
+def test_where_systemd_holds_the_socket_a_daemon_may_take_its_time_to_start() -> None:
+    life = Liveness(0.0, None)
+    life.asked(ASK_S)
+    assert life.decide(2 * ASK_S) == ("hung", 0.0)
+    assert life.managed()  # news, which the caller acts on once
+    assert not life.managed()
+    for second in range(2, int(START_S)):
+        assert life.decide(float(second)) == ("ask", 0.0)
+        life.asked(float(second))
+        assert life.decide(second + 0.5) == ("wait", 0.5)
+    assert life.decide(START_S + ASK_S) == ("hung", 0.0)
+
+
+def test_a_generation_waits_there_for_a_whole_restart() -> None:
+    life = Liveness(0.0, None)
+    life.accept_due = True
+    life.managed()
+    life.asked(RESTART_S - 1.5)
+    assert life.decide(RESTART_S - 0.5)[0] == "ask"
+    life.asked(RESTART_S - 0.5)
+    assert life.decide(RESTART_S + 0.5) == ("hung", 0.0)
