@@ -17,6 +17,7 @@ from zbeam_daemon.admission import Admission
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.generation import Cancelled, Generation
+from zbeam_daemon.handover import Handover
 from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.log import Log
 from zbeam_daemon.outbox import COLLECT_FROM_REQUESTS, Collector, Outbox, error_message
@@ -30,8 +31,6 @@ from zbeam_shared import wire
 from zbeam_shared.errors import ProtocolError, ZbeamError
 from zbeam_shared.record import JsonMap, Record
 
-MAX_HELD = 10_000
-"""Requests that may wait for the next daemon."""
 MAX_CALLS = 256
 """Views and admin calls under way at one time."""
 TICK_S = m.HEARTBEAT_S / 4
@@ -53,7 +52,7 @@ class Broker:
         self.clients = Clients()
         self.bad_messages = 0
         self.draining = False
-        self._held: list[tuple[Router, bytes, bytes]] | None = None
+        self.handover = Handover()
         self.last_work_at = time.monotonic()
         self._log = log
         self._call = call
@@ -159,8 +158,7 @@ class Broker:
         self, router: Router, identity: bytes, request_id: bytes, message: m.Generate
     ) -> None:
         if self.draining:
-            if self._held is not None and len(self._held) < MAX_HELD:
-                self._held.append((router, identity, request_id))
+            if self.handover.take(router, identity, request_id):
                 return
             raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
         if request_id in self._peers.get((router, identity), {}):
@@ -331,20 +329,9 @@ class Broker:
     def _all(self) -> list[Request]:
         return list(self._open)
 
-    def hold_for_the_next(self) -> None:
-        """From now on let requests wait for the daemon that comes after us.
-
-        libzmq cannot stop to listen without closing the connections that it has, so that callers
-        still reach us while we drain, although systemd would keep them for the next daemon.
-        """
-        self.draining, self._held = True, []
-
     def hand_over(self) -> None:
-        """Tell those who wait for the next daemon that it is time to turn to it."""
-        held, self._held = self._held or [], None
-        for router, identity, request_id in held:
-            error = ZbeamError("daemon_unavailable", "the daemon was stopped")
-            self._send_error(router, identity, request_id, error)
+        """Send those who wait for the next daemon to it."""
+        self.handover.finish(self._send_error)
 
     def cancel_all(self, why: ZbeamError) -> None:
         """Cancel every request and wait until each client has been told."""

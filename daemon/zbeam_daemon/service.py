@@ -104,10 +104,9 @@ class Service:
         # each of which tells its client; then the sessions that they used; then the sockets,
         # which still carry those last words; and the lock at the very end, so that no other
         # daemon can bind before ours has let go.
+        self._broker.draining = True
         if self._place.handed:
-            self._broker.hold_for_the_next()
-        else:
-            self._broker.draining = True
+            self._broker.handover.begin()
         self._running.stop()
         self._drain()
         self._broker.cancel_all(
