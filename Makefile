@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-faults check bench-quick bench-plan docs man clean
+.PHONY: demo test test-faults test-systemd check bench-quick bench-plan docs man install uninstall clean
 
 $(STAMP): setup.py pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "zbeam needs Python 3.11 or newer: make PYTHON=python3.11"'
@@ -22,6 +22,18 @@ test: $(STAMP)
 # iptables or faketime is reported as not run where they are missing.
 test-faults: $(STAMP)
 	ZBEAM_WRITE_RELIABILITY=1 $(BIN)/pytest -q -n 2 --dist worksteal tests/faults -m faults
+
+# Boots a systemd of its own in a container and drives the real units. Needs root and
+# systemd-nspawn, and fails where it cannot run: nothing was tested then.
+test-systemd: $(STAMP)
+	$(BIN)/pytest -q -s tests/systemd -m systemd
+
+# Into /opt/zbeam, with units for systemd: docs/systemd.md. Takes APP, PREFIX, DESTDIR, PYTHON.
+install:
+	@systemd/install.sh install
+
+uninstall:
+	@systemd/install.sh uninstall
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -237,10 +237,11 @@ def test_each_library_is_known_to_few(library: str) -> None:
     assert users == KNOWN_TO[library]
 
 
-def test_sockets_of_zeromq_belong_to_the_router_and_the_service() -> None:
+def test_sockets_of_zeromq_belong_to_few() -> None:
     # remote and keygen know its errors and its keys, and have no socket.
     users = {name for name in below("zbeam_daemon") if "zmq" in roots(name)}
-    assert users == {f"zbeam_daemon.{name}" for name in ("router", "service", "remote", "keygen")}
+    known = ("router", "service", "selfcheck", "remote", "keygen")
+    assert users == {f"zbeam_daemon.{name}" for name in known}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 
 from zbeam_client import endpoint as endpoints
-from zbeam_client.channel import Channel, Link
+from zbeam_client.channel import Channel, DaemonGoneError, Link
 from zbeam_client.request import GenerationRequest
 from zbeam_client.stream import Generation, error_from
 from zbeam_shared import messages, paths
@@ -146,6 +146,18 @@ class BaseClient:
             endpoints.probe(endpoint)
         if deadline is None:
             deadline = time.monotonic() + CALL_S
+        try:
+            return await self._call_once(message, kind, endpoint, deadline)
+        except DaemonGoneError:
+            # One that systemd has just started, perhaps for this very call, or again. No call
+            # does more by being made twice.
+            if not endpoints.is_managed(endpoint):
+                raise
+        return await self._call_once(message, kind, endpoint, deadline)
+
+    async def _call_once(
+        self, message: Record, kind: type[_Answer], endpoint: str, deadline: float
+    ) -> _Answer:
         channel = self._open_channel(endpoint, deadline)
         try:
             channel.send(message)

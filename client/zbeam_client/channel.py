@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import zmq
 
 from zbeam_client import endpoint as endpoints
-from zbeam_client.liveness import ASK_S, GIVE_UP_S, Liveness
+from zbeam_client.liveness import GIVE_UP_S, Liveness
 from zbeam_shared import wire
 from zbeam_shared.errors import EXIT_TRY_AGAIN, ProtocolError, ZbeamError
 from zbeam_shared.messages import Cancel, Generate, Ping, Pong
@@ -201,6 +201,8 @@ class Channel:
                 return frames
             if action == "wait":
                 continue
+            if action == "hung" and self._may_be_starting():
+                continue
             if action not in ("look", "ask"):
                 raise self._given_up(action)
             if not self._is_listening(late=action == "ask"):
@@ -230,6 +232,14 @@ class Channel:
             return False
         return True
 
+    def _may_be_starting(self) -> bool:
+        """Tell whether a service manager holds the socket, which nobody had found out yet."""
+        return (
+            self.liveness.stage == "sent"
+            and endpoints.is_managed(self.endpoint)
+            and self.liveness.managed()
+        )
+
     def _given_up(self, action: str) -> ZbeamError:
         if action == "deadline":
             return ZbeamError(
@@ -245,7 +255,8 @@ class Channel:
                 self.liveness.unsure = True
             what = "gave no sign of life: it hangs, or its host or the network in between has gone"
         else:
-            silence = ASK_S if self.liveness.stage == "sent" else GIVE_UP_S
+            sent = self.liveness.stage == "sent"
+            silence = self.liveness.patience_s if sent else GIVE_UP_S
             what = f"hangs: it takes connections, but gave no sign of life for {silence:.0f} s"
             hint = "look at its log, and restart it"
         return ZbeamError(

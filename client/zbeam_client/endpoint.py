@@ -12,6 +12,7 @@ import _socket
 import errno
 import os
 import stat
+import sys
 from collections.abc import Mapping
 
 from zbeam_shared import paths
@@ -113,6 +114,30 @@ def abandoned(endpoint: str) -> bool:
     return _connect(paths.socket_path(endpoint)) == errno.ECONNREFUSED
 
 
+def is_managed(endpoint: str) -> bool:
+    """Tell whether systemd listens on the daemon's behalf; it may have to start one. Never blocks.
+
+    The kernel names the process that began to listen: the system's manager has the id 1, a
+    user's is known by its name.
+    """
+    plain = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        plain.setblocking(False)
+        if plain.connect_ex(paths.socket_path(endpoint)) != 0:
+            return False
+        credentials = plain.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 4)
+    finally:
+        plain.close()
+    pid = int.from_bytes(credentials, sys.byteorder)
+    if pid == 1:
+        return True
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:  # noqa: PTH123
+            return file.read() == b"systemd\n"
+    except OSError:
+        return False
+
+
 def _is_socket(path: str) -> bool:
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116  see paths.py
@@ -132,6 +157,8 @@ def _connect(path: str) -> int:
 
 
 def _access_hint(path: str) -> str:
+    if path == paths.admin_endpoint(paths.SYSTEM_SOCKET):
+        return "only root may change the system's daemon: run this with sudo"
     if path.endswith(".admin"):
         return "only the daemon's owner may change it: run this as that user"
     if path == paths.SYSTEM_SOCKET:

@@ -3,7 +3,9 @@
 Two kinds of silence:
 
 - Before a request is accepted, and for views and admin calls, nothing is promised: after
-  ``ASK_S`` the daemon is pinged, and after another ``ASK_S`` without any message it hangs.
+  ``ASK_S`` the daemon is pinged, and after another ``ASK_S`` without any message it hangs. Where
+  a service manager holds the socket, a daemon may have to be started or restarted first: it is
+  pinged again each ``ASK_S``, for ``START_S``, and for a generation for ``RESTART_S``.
 - Once accepted, a request hears something at least every ``HEARTBEAT_S``. Each ``LOOK_S`` of
   silence the client looks whether anybody listens at all, which finds a killed daemon. A little
   later than the heartbeat the daemon is asked, after four times that the request is given up. A
@@ -32,6 +34,10 @@ LOOK_S = HEARTBEAT_S / 2
 LATE_S = 1.25 * HEARTBEAT_S
 GIVE_UP_S = 4 * HEARTBEAT_S
 GRACE_S = 0.5
+START_S = 15.0
+"""How long a daemon may take to start."""
+RESTART_S = 60.0
+"""How long one may take to be found hanging, or to finish what it does, and the next to start."""
 
 KEPT_S = 3 * HEARTBEAT_S
 """A daemon drops a client that was silent for so long (we may have been suspended), and what it
@@ -65,6 +71,8 @@ class Liveness:
         self._looked = now
         self._asked: float | None = None
         self._pong: float | None = None
+        self._begun = now
+        self._managed = False
 
     def sign(self, now: float) -> None:
         """Note a sign of life that is meant for this call."""
@@ -90,6 +98,18 @@ class Liveness:
             self.sign(now)
         else:
             self._pong = now
+
+    def managed(self) -> bool:
+        """Note that a service manager holds the socket; tell whether that was news."""
+        news, self._managed = not self._managed, True
+        return news
+
+    @property
+    def patience_s(self) -> float:
+        """For how many seconds nothing need be heard before the first sign of life."""
+        if not self._managed:
+            return self._ask_s
+        return RESTART_S if self.accept_due else START_S
 
     def looked(self, now: float) -> None:
         """Note that the daemon listens."""
@@ -121,21 +141,25 @@ class Liveness:
             return "deadline", 0.0
         verdict: Action = "hung"
         if self.stage == "sent":
-            give_up = float("inf") if self._asked is None else self._asked + self._ask_s
+            give_up = float("inf")
             ask = self._heard + self._ask_s
             look = self._looked + self._look_s
+            if self._asked is not None:
+                give_up = ask = self._asked + self._ask_s
+                if self._managed:
+                    give_up = max(give_up, self._begun + self.patience_s)
         else:
             give_up = self._heard + GIVE_UP_S
-            ask = self._heard + LATE_S
+            ask = self._heard + LATE_S if self._asked is None else float("inf")
             look = self._looked + LOOK_S
             verdict = "hung" if self._pong is None else "lost"
         if now >= give_up:
             return verdict, 0.0
-        if self._asked is None and now >= ask:
+        if now >= ask:
             return "ask", 0.0
         if now >= look:
             return "look", 0.0
-        until = min(look, ask if self._asked is None else give_up)
+        until = min(look, ask, give_up)
         if self.deadline is not None:
             until = min(until, self.deadline + GRACE_S)
         return "wait", until - now

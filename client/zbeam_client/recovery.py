@@ -33,7 +33,7 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     endpoint = gone.endpoint
     now = time.monotonic()
     patience = now + RETURN_S if deadline is None else deadline
-    if gone.leaving:
+    if gone.leaving and not endpoints.is_managed(endpoint):
         leave = min(patience, now + LEAVE_S)
         while await _listens(client, endpoint) and time.monotonic() < leave:
             await client._sleep(PAUSE_S)

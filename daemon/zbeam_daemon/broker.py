@@ -18,6 +18,7 @@ from zbeam_daemon.calls import Calls
 from zbeam_daemon.chat import prepare
 from zbeam_daemon.clients import Caller, Clients
 from zbeam_daemon.generation import Cancelled, Generation
+from zbeam_daemon.handover import Handover
 from zbeam_daemon.ledger import usage_fields
 from zbeam_daemon.live_sessions import LEAK_AFTER_S
 from zbeam_daemon.log import Log, defect
@@ -54,6 +55,7 @@ class Broker:
         self.clients = Clients()
         self.bad_messages = 0
         self.draining = False
+        self.handover = Handover()
         self.last_work_at = time.monotonic()
         self._log = log
         self._pong = pong
@@ -144,6 +146,8 @@ class Broker:
         caller: Caller,
     ) -> None:
         if self.draining:
+            if self.handover.take(router, identity, request_id):
+                return
             raise ZbeamError("busy", "the daemon is shutting down", hint="try again in a moment")
         if request_id in self._peers.get((router, identity), {}):
             raise ZbeamError("bad_request", "a request with this id is still open")
@@ -321,6 +325,10 @@ class Broker:
 
     def _all(self) -> list[Request]:
         return list(self._open)
+
+    def hand_over(self) -> None:
+        """Send those who wait for the next daemon to it."""
+        self.handover.finish(self._send_error)
 
     def cancel_all(self, why: ZbeamError) -> None:
         """Cancel every request and wait until each client has been told."""

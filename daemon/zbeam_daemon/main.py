@@ -75,21 +75,19 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 
     monkey.patch_all(thread=False, queue=False, select=False)
 
+    from zbeam_daemon import activation
     from zbeam_daemon.config import load as configuration
     from zbeam_daemon.runtime import claim
     from zbeam_daemon.service import Service
     from zbeam_shared.paths import user_endpoint
 
-    environ = dict(os.environ)
     try:
+        handed = activation.take_listeners(os.environ)
+        environ = dict(os.environ)
         loaded = configuration.load_supported(configuration.find_config(config, environ), environ)
-        where = (
-            endpoint
-            or environ.get("ZBEAM_ENDPOINT")
-            or loaded.daemon.endpoint
-            or user_endpoint(environ, os.getuid())
-        )
-        place = claim(where)
+        wanted = endpoint or environ.get("ZBEAM_ENDPOINT") or loaded.daemon.endpoint or None
+        where = activation.endpoint_of(handed, wanted) or user_endpoint(environ, os.getuid())
+        place = claim(where, handed)
         Service(loaded, place, environ, autostarted=autostarted).run()
     except configuration.ConfigInvalid as error:
         _fail(str(error), EXIT_CONFIG)

@@ -106,6 +106,15 @@ class Router:
         finally:
             os.umask(before)
 
+    def adopt(self, endpoint: str, listener: int) -> None:
+        """Serve on a listening socket of systemd's in place of one of our own.
+
+        The descriptor is libzmq's from here on: it closes it, and aborts the process if somebody
+        else has done so. It leaves the path alone.
+        """
+        self._socket.setsockopt(zmq.USE_FD, listener)
+        self._socket.bind(endpoint)
+
     def start(self) -> None:
         """Begin to receive."""
         loop = gevent.get_hub().loop

@@ -12,7 +12,9 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import admin_endpoint, check_private_dir, is_remote, socket_path
@@ -23,10 +25,15 @@ LOOK_S = 0.01
 
 
 class Place:
-    """An endpoint that this process holds; made by ``claim``."""
+    """An endpoint that this process holds; made by ``claim``.
 
-    def __init__(self, endpoint: str, lock: int) -> None:
+    ``handed`` are the listening sockets that systemd handed over, by path: those stay where they
+    are, whatever becomes of us.
+    """
+
+    def __init__(self, endpoint: str, lock: int, handed: Mapping[str, int]) -> None:
         self.endpoint = endpoint
+        self.handed = handed
         self.path = Path(socket_path(endpoint))
         self._lock = lock
 
@@ -44,8 +51,9 @@ class Place:
             return
         admin = admin_endpoint(self.endpoint).removeprefix("ipc://")
         for path in (str(self.path), admin):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108
+            if path not in self.handed:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)  # noqa: PTH108
 
     def is_ours(self) -> bool:
         """Tell whether the lock that we hold is the one at the path: the folder may be gone."""
@@ -61,8 +69,13 @@ class Place:
         os.close(self._lock)
 
 
-def claim(endpoint: str) -> Place:
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+def claim(endpoint: str, handed: Mapping[str, int] = _NOTHING) -> Place:
     """Make the endpoint's folder if need be, check it, and take its lock.
+
+    ``handed`` are listening sockets of systemd's (see ``activation``).
 
     Raises ``ZbeamError``: busy when another daemon serves the endpoint, config_invalid or
     not_allowed when the folder cannot be used.
@@ -88,7 +101,7 @@ def claim(endpoint: str) -> Place:
             f"the socket's folder {folder} cannot be used: {error.strerror}",
             hint="make it, or choose another place with --endpoint",
         ) from None
-    if not _locked(lock, path):
+    if not _locked(lock, path, handed):
         holder = _holder(lock)
         os.close(lock)
         raise ZbeamError(
@@ -99,7 +112,7 @@ def claim(endpoint: str) -> Place:
     with contextlib.suppress(OSError):  # a full disk: the lock holds without our name in it
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return Place(endpoint, lock)
+    return Place(endpoint, lock, handed)
 
 
 def _check_replaceable(path: str) -> None:
@@ -113,18 +126,22 @@ def _check_replaceable(path: str) -> None:
             )
 
 
-def _locked(lock: int, path: Path) -> bool:
+def _locked(lock: int, path: Path, handed: Mapping[str, int]) -> bool:
     """Take the lock; False when a daemon that holds it serves, or will not come to an end.
 
     A former daemon that was killed may have left a socket and its id: until the new holder has
-    written its own, nobody lives who has that one.
+    written its own, nobody lives who has that one. A socket of systemd's says nothing of a daemon.
     """
     patience = time.monotonic() + HANDOVER_S
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            serves = path.exists() and os.path.exists(f"/proc/{_holder(lock) or '?'}")  # noqa: PTH110
+            serves = (
+                str(path) not in handed
+                and path.exists()
+                and os.path.exists(f"/proc/{_holder(lock) or '?'}")  # noqa: PTH110
+            )
             if serves or time.monotonic() >= patience:
                 return False
             time.sleep(LOOK_S)

@@ -15,29 +15,30 @@ import gevent.event
 import zmq
 
 from zbeam_daemon import systemd, views
+from zbeam_daemon.admin import Admin
 from zbeam_daemon.broker import TICK_S, Broker
 from zbeam_daemon.clients import Caller
 from zbeam_daemon.config.changes import Changes
-from zbeam_daemon.config.load import Config, show
-from zbeam_daemon.diagnosis import Diagnosis
+from zbeam_daemon.config.load import Config
 from zbeam_daemon.local_checks import SPARE_FILES
 from zbeam_daemon.log import Bridge, Log, defect
 from zbeam_daemon.reload import Running
 from zbeam_daemon.remote import Remote
 from zbeam_daemon.router import Router
 from zbeam_daemon.runtime import Place
+from zbeam_daemon.selfcheck import SelfCheck
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import __version__
-from zbeam_shared import messages as m
 from zbeam_shared.errors import EXIT_TRY_AGAIN, ZbeamError
 from zbeam_shared.paths import admin_endpoint
-from zbeam_shared.record import Record
 
 if TYPE_CHECKING:
     from zbeam_daemon.exporter import Exporter
 
 LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
+MORE_TIME_S = 10.0
+"""How much time to stop we ask of systemd at once, while requests finish."""
 
 
 class Service:
@@ -48,21 +49,34 @@ class Service:
     ) -> None:
         self._place = place
         self._autostarted = autostarted
+        self._environ = environ
         self._log = Log(level=config.daemon.log_level, form=config.daemon.log_format)
         logging.getLogger().addHandler(Bridge(self._log))
         self._upstreams = Upstreams(config.upstreams, self._log)
-        self._broker = Broker(self._upstreams, self._log, call=self._answer, pong=self._pong)
+        self._broker = Broker(
+            self._upstreams,
+            self._log,
+            call=lambda message: self._admin.answer(message),  # noqa: PLW0108  made below
+            pong=lambda: self._admin.pong(),  # noqa: PLW0108
+        )
         self._broker.clients.limits = config.daemon.clients
         self._running = Running(config, environ, self._log, self._take)
-        self._diagnosis = Diagnosis()
-        self._environ = environ
+        self._admin = Admin(
+            self._upstreams,
+            self._broker,
+            self._running,
+            self._log,
+            endpoint=place.endpoint,
+            reload=lambda: self._reload("command"),
+            drain=lambda: self.stop(None),
+        )
         self._remote: Remote | None = None
-        self._started_at = time.monotonic()
         self._stopping = gevent.event.Event()
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
         self._idle = False  # it ends for want of work
+        self._status_line = systemd.StatusLine()
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -86,11 +100,13 @@ class Service:
                 self._log,
                 lambda on_frames: self._router(context, on_frames),
             )
+            self._admin.remote = self._remote
         # The main socket last: whoever sees it may count on the other one.
         admin = self._bind(context, admin_endpoint(self._place.endpoint), 0o600, admin=True)
         main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
         self._running.watch()
         self._upstreams.start()
+        check = self._self_check(context)
         ticker = gevent.spawn(self._tick)
         for router in (main, admin):
             router.start()
@@ -107,8 +123,11 @@ class Service:
             upstreams=",".join(self._upstreams.current),
         )
         self._warn_of_file_limit()
-        systemd.notify("READY=1", f"STATUS=serving {self._place.endpoint}")
+        systemd.notify("READY=1")
+        self._tell_systemd(at_once=True)
         self._stopping.wait()
+        systemd.notify("STOPPING=1")
+        self._tell_systemd(at_once=True)
         if self._idle:
             # Nobody is to find us from now on; who has just done so is still served.
             self._place.withdraw()
@@ -119,7 +138,8 @@ class Service:
         # which still carry those last words; and the lock at the very end, so that no other
         # daemon can bind before ours has let go.
         self._broker.draining = True
-        systemd.notify("STOPPING=1", "STATUS=finishing requests")
+        if self._place.handed:
+            self._broker.handover.begin()
         self._running.stop()
         if self._remote is not None:
             self._remote.stop()
@@ -127,9 +147,12 @@ class Service:
         self._broker.cancel_all(
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
+        self._broker.hand_over()
         ticker.kill()
         if exporter is not None:
             exporter.stop()
+        if check is not None:
+            check.stop()
         self._upstreams.stop()
         if not self._place.is_ours():
             self._leave_the_place_alone()
@@ -139,7 +162,7 @@ class Service:
             self._remote.close()
         context.term()
         self._place.release()
-        self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
+        self._log.info("daemon.stopped", uptime_s=self._admin.uptime_s)
 
     def stop(self, drain_s: float | None) -> None:
         """Begin to stop; requests under way get ``drain_s`` seconds, None as long as they take.
@@ -149,6 +172,7 @@ class Service:
         if drain_s is not None:
             until = time.monotonic() + drain_s
             self._patience = until if self._patience is None else min(until, self._patience)
+        self._admin.stopping = True
         self._stopping.set()
 
     def _bind(
@@ -157,7 +181,11 @@ class Service:
         caller = Caller(admin=admin)
         router = self._router(context, lambda r, i, f, _: self._broker.on_frames(r, i, f, caller))
         try:
-            router.bind(endpoint, mode)
+            listener = self._place.handed.get(endpoint.removeprefix("ipc://"))
+            if listener is None:
+                router.bind(endpoint, mode)
+            else:
+                router.adopt(endpoint, listener)
         except zmq.ZMQError as error:
             raise ZbeamError(
                 "config_invalid",
@@ -215,9 +243,15 @@ class Service:
         self.stop(self._running.config.daemon.drain_s)
 
     def _drain(self) -> None:
+        asked = float("-inf")
         while self._broker.open_requests and not self._hurry.is_set():
-            if self._patience is not None and time.monotonic() >= self._patience:
+            now = time.monotonic()
+            if self._patience is not None and now >= self._patience:
                 break
+            if now - asked >= MORE_TIME_S / 2:
+                # TimeoutStopSec= may be shorter than drain_s, and "drain" has no end of its own.
+                systemd.extend_timeout(MORE_TIME_S)
+                asked = now
             self._hurry.wait(0.05)
 
     def _tick(self) -> None:
@@ -227,6 +261,7 @@ class Service:
                 self._broker.tick()
             except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
                 self._log.error("tick.crashed", cause=defect(error))
+            self._tell_systemd()
             if not self._stopping.is_set() and not self._place.is_ours():
                 # Somebody removed our folder. No client finds us, and another daemon may serve
                 # there by now: two of them would count the account's slots twice.
@@ -244,12 +279,34 @@ class Service:
                 self._idle = True
                 self.stop(None)
 
+    def _tell_systemd(self, *, at_once: bool = False) -> None:
+        state = "draining" if self._stopping.is_set() else "serving"
+        last = self._running.last_reload
+        text = views.status_line(
+            state, self._upstreams.all(), refused=last is not None and not last["ok"]
+        )
+        self._status_line.tell(text, time.monotonic(), at_once=at_once)
+
+    def _self_check(self, context: zmq.Context[zmq.Socket[bytes]]) -> SelfCheck | None:
+        """Begin to feed systemd's watchdog, if there is one."""
+        watchdog_s = systemd.watchdog_s(self._environ)
+        if watchdog_s is None:
+            return None
+        check = SelfCheck(
+            context,
+            self._place.endpoint,
+            self._log,
+            watchdog_s=watchdog_s,
+        )
+        check.start()
+        return check
+
     def _leave_the_place_alone(self) -> NoReturn:
         """End without closing the sockets: libzmq would remove those at our path, which may be
         another daemon's by now.
         """
         gevent.sleep(LAST_CALL_S)  # for the last words to clients
-        self._log.info("daemon.stopped", uptime_s=time.monotonic() - self._started_at)
+        self._log.info("daemon.stopped", uptime_s=self._admin.uptime_s)
         os._exit(EXIT_TRY_AGAIN)
 
     def _reload(self, trigger: str) -> dict[str, Any]:
@@ -265,80 +322,9 @@ class Service:
         self._log.configure(level=config.daemon.log_level, form=config.daemon.log_format)
         return renewed
 
-    # ---- views and admin calls --------------------------------------------------------------
-
-    def _pong(self) -> m.Pong:
-        uptime = time.monotonic() - self._started_at
-        return m.Pong(version=__version__, pid=os.getpid(), uptime_s=round(uptime, 3))
-
-    def _answer(self, message: Record) -> Any:
-        """Answer a view or an admin call; raises ``ZbeamError``."""
-        upstreams = self._upstreams.all()
-        match message:
-            case m.Stats():
-                uptime_s = time.monotonic() - self._started_at
-                strangers = self._remote.strangers if self._remote is not None else 0
-                found = views.stats(self._upstreams.tally(), upstreams, uptime_s)
-                return found | {"strangers": strangers}
-            case m.Info():
-                return [entry for upstream in upstreams for entry in upstream.sessions.describe()]
-            case m.Status():
-                return self._status()
-            case m.Models():
-                return self._upstreams.get(message.upstream).models()
-            case m.Balance():
-                return self._upstreams.get(message.upstream).fetch("/user/balance")
-            case m.ShowConfig():
-                return show(self._running.config)
-            case m.Doctor():
-                return self._diagnosis.run(self._running, self._upstreams)
-            case m.Flush():
-                counts = [upstream.sessions.flush("flushed") for upstream in upstreams]
-                flushed, draining = (sum(column) for column in zip(*counts, strict=True))
-                self._log.info("cache.flushed", flushed=flushed, draining=draining)
-                return {"flushed": flushed, "draining": draining}
-            case m.Warm():
-                upstream = self._upstreams.get(message.upstream)
-                opened, failed, cause = upstream.warm(message.n)
-                idle = upstream.sessions.pool.counts()["idle"]
-                return {"opened": opened, "failed": failed, "idle": idle, "error": cause}
-            case m.Reload():
-                return self._reload("command")
-            case m.Drain():
-                self.stop(None)
-                return {"draining": self._broker.open_requests}
-        raise ZbeamError("bad_request", f"{type(message).__name__} is not a call")
-
-    def _status(self) -> dict[str, Any]:
-        now = time.monotonic()
-        upstreams = self._upstreams.all()
-        gates = [upstream.gate for upstream in upstreams]
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime_s": round(now - self._started_at, 3),
-            "endpoint": self._place.endpoint,
-            "state": "draining" if self._stopping.is_set() else "running",
-            "config": {
-                "path": str(self._running.config.path),
-                "loaded_at": self._running.loaded_at,
-                "last_reload": self._running.last_reload,
-            },
-            "upstreams": {
-                n: views.upstream_status(u, now) for n, u in self._upstreams.current.items()
-            },
-            "requests": {
-                "active": sum(gate.in_use for gate in gates),
-                "queued": sum(gate.queued for gate in gates),
-                **self._upstreams.tally().requests_view(),
-            },
-            "clients": self._broker.clients.most_active(20),
-            "bad_messages": self._broker.bad_messages,
-            "remote": self._remote.status() if self._remote is not None else None,
-        }
-
 
 def _raise_file_limit() -> None:
     """Allow as many open files as the system lets us: each session and client needs one."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:  # where nothing is to be raised, a unit may have forbidden it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -75,6 +75,25 @@ def stats(tally: Tally, upstreams: Sequence[Upstream], uptime_s: float) -> dict[
     }
 
 
+def status_line(state: str, upstreams: Sequence[Upstream], *, refused: bool) -> str:
+    """Return the one line that ``systemctl status`` shows; ``refused``: the last reload was."""
+    gates = [upstream.gate for upstream in upstreams]
+    sessions: Counter[str] = Counter()
+    for upstream in upstreams:
+        sessions.update(upstream.sessions.pool.counts())
+    parts = [
+        f"{state}: {sum(g.in_use for g in gates)} running, {sum(g.queued for g in gates)} queued",
+        f"{sessions.total()} sessions, {sessions['idle']} idle",
+    ]
+    for upstream in upstreams:
+        if upstream.breaker.state != "closed":
+            cause = f" ({upstream.breaker.cause[:80]})" if upstream.breaker.cause else ""
+            parts.append(f"{upstream.name}: breaker {upstream.breaker.state}{cause}")
+    if refused:
+        parts.append("the last reload was refused (zbeam-client status)")
+    return "; ".join(parts)
+
+
 def upstream_status(upstream: Upstream, now: float) -> dict[str, Any]:
     """Return one upstream's part of the status; ``now`` is monotonic."""
     settings, counters = upstream.settings, upstream.counters

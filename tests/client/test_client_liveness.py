@@ -16,6 +16,8 @@ from zbeam_client.liveness import (
     LOOK_S,
     REMOTE_ASK_S,
     REMOTE_LOOK_S,
+    RESTART_S,
+    START_S,
     Liveness,
 )
 from zbeam_shared.messages import Accepted, Delta, Error, Pong, Progress
@@ -217,3 +219,26 @@ def test_nothing_heard_over_a_network_does_not_prove_that_nothing_was_started() 
     queued = accepted(position=3)
     queued.unsure = True
     assert not queued.never_started(1.0)
+
+
+def test_where_systemd_holds_the_socket_a_daemon_may_take_its_time_to_start() -> None:
+    life = Liveness(0.0, None)
+    life.asked(ASK_S)
+    assert life.decide(2 * ASK_S) == ("hung", 0.0)
+    assert life.managed()  # news, which the caller acts on once
+    assert not life.managed()
+    for second in range(2, int(START_S)):
+        assert life.decide(float(second)) == ("ask", 0.0)
+        life.asked(float(second))
+        assert life.decide(second + 0.5) == ("wait", 0.5)
+    assert life.decide(START_S + ASK_S) == ("hung", 0.0)
+
+
+def test_a_generation_waits_there_for_a_whole_restart() -> None:
+    life = Liveness(0.0, None)
+    life.accept_due = True
+    life.managed()
+    life.asked(RESTART_S - 1.5)
+    assert life.decide(RESTART_S - 0.5)[0] == "ask"
+    life.asked(RESTART_S - 0.5)
+    assert life.decide(RESTART_S + 0.5) == ("hung", 0.0)
