@@ -25,7 +25,7 @@ exclude_patterns: list[str] = []
 
 # Headings of four levels have the anchors that a forge gives them, so that links between the
 # files work in both places.
-myst_heading_anchors = 4
+myst_heading_anchors = 5
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 
