@@ -7,6 +7,7 @@ and a place in the account's limit until its end.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -70,6 +71,7 @@ class Generation:
     def __init__(self, client: BaseClient, message: Generate, deadline: float | None) -> None:
         self.ready: list[JsonMap] = []
         self.progress: Progress | None = None
+        self.on_progress: Callable[[Progress], None] | None = None
         self.result: GenerationResponse | None = None
         self.request_id = ""
         self.deadline = deadline
@@ -147,6 +149,8 @@ class Generation:
                     self._reasoning.append(piece.reasoning_content)
         elif isinstance(message, Progress):
             self.progress = message
+            if self.on_progress is not None:
+                self.on_progress(message)
         elif isinstance(message, Result):
             self.result = response_from(
                 message.outcome,
@@ -187,6 +191,13 @@ class StreamView:
     def progress(self) -> Progress | None:
         """What the daemon last said that the request waits for."""
         return self._generation.progress
+
+    def on_progress(self, tell: Callable[[Progress], None]) -> None:
+        """Call ``tell`` with what the request waits for, each time that the daemon says so.
+
+        That is about every two seconds in which nothing else comes.
+        """
+        self._generation.on_progress = tell
 
     @property
     def result(self) -> GenerationResponse:

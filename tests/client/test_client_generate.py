@@ -17,7 +17,7 @@ import pytest
 from support.command import LIMIT_S, Command
 from support.fake_daemon import FakeDaemon, Peer, answer, outcome, send_all
 from zbeam_shared import wire
-from zbeam_shared.messages import Accepted, Cancel, Delta, Error, Generate, Result
+from zbeam_shared.messages import Accepted, Cancel, Delta, Error, Generate, Progress, Result
 
 
 def prompts(daemon: FakeDaemon) -> list[str]:
@@ -317,6 +317,39 @@ def test_reasoning_is_shown_dimmed_with_v(
     command.environ["NO_COLOR"] = "1"
     seen, _ = Terminal().run(command, "generate", "Hi", "-v")
     assert seen.startswith("hm\nyes\nrequest ")
+
+
+QUEUED = (
+    Accepted(position=3),
+    Progress(waiting_for="slot", waited_s=2.0, position=3),
+    Progress(waiting_for="slot", waited_s=4.0, position=3),
+    Progress(waiting_for="first byte", waited_s=6.0, keep_alives=2),
+)
+
+
+def test_a_terminal_shows_what_is_waited_for_until_the_answer_comes(
+    command: Command, daemon: FakeDaemon, terminal: Terminal
+) -> None:
+    daemon.on(Generate, send_all(*QUEUED, Result(outcome=outcome("yes"))))
+    seen, _ = terminal.run(command, "generate", "Hi")
+    plain = seen.replace("\x1b[2m", "").replace("\x1b[0m", "")
+    shown = [line.removesuffix("\x1b[K") for line in plain.split("\r")]
+    assert "waiting for a slot of the account, number 3 (2 s)" in shown
+    assert "waiting for the answer to begin, the API says that it is alive (6 s)" in shown
+    assert shown[-1] == "\x1b[Kyes\n"
+    assert "waiting" not in Terminal().run(command, "generate", "Hi", "--json")[0]
+
+
+def test_elsewhere_v_tells_each_change_of_what_is_waited_for(
+    command: Command, daemon: FakeDaemon
+) -> None:
+    daemon.on(Generate, send_all(*QUEUED, Result(outcome=outcome("yes"))))
+    assert command("generate", "Hi").stderr == b""
+    said = command("generate", "Hi", "-v").stderr.decode().splitlines()
+    assert said[:2] == [
+        "waiting for a slot of the account, number 3",
+        "waiting for the answer to begin, the API says that it is alive",
+    ]
 
 
 def test_an_answer_that_breaks_off_stands_above_its_error(

@@ -206,6 +206,7 @@ def generate(
             asked = True
             deltas = stream and not settings.json
             with daemon.stream(request, deltas=deltas, fresh=fresh) as running:
+                running.on_progress(printer.waiting)
                 for delta in running:
                     printer.delta(delta)
             response = running.result

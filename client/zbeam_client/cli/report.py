@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from zbeam_client.cli import output
@@ -10,8 +11,16 @@ if TYPE_CHECKING:
     from zbeam_client.cli.options import Settings
     from zbeam_client.request import GenerationResponse
     from zbeam_client.stream import StreamDelta
-    from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings, Usage
+    from zbeam_shared.messages import Attempt, Outcome, Progress, SessionUse, Timings, Usage
 
+WAITING = {
+    "slot": "waiting for a slot of the account",
+    "rate": "waiting for its turn by the rates, or for the API's Retry-After",
+    "session": "waiting for a session",
+    "first byte": "waiting for the answer to begin",
+    "data": "waiting for the answer to go on",
+    "retry": "waiting to try again",
+}
 _SHOWN = ("finish_reason", "usage", "cost", "attempts", "session", "timings_ms")
 _ONLY_IF_PRESENT = ("tool_calls", "logprobs", "extra", "possible_double")
 
@@ -26,15 +35,42 @@ class Printer:
         self._last = ""
         self._printed = False
         self._reasoning = False
+        self._waiting = ""
+
+    def waiting(self, progress: Progress) -> None:
+        """Tell what the request waits for, while nothing of the answer is on the screen.
+
+        On a terminal that is a line which goes again; elsewhere -v has one for each change.
+        """
+        if self._printed or self._reasoning:
+            return
+        what = WAITING.get(progress.waiting_for, progress.waiting_for)
+        if progress.position:
+            what += f", number {progress.position}"
+        if progress.keep_alives:
+            what += ", the API says that it is alive"
+        if output.is_terminal(sys.stderr) and not self._json:
+            text = output.dim(f"{what} ({output.duration(progress.waited_s)})")
+            output.say(f"\r{text}\x1b[K", end="")
+        elif self._verbose and what != self._waiting:
+            output.say(what)
+        self._waiting = what
+
+    def _end_waiting(self) -> None:
+        if self._waiting and output.is_terminal(sys.stderr) and not self._json:
+            output.say("\r\x1b[K", end="")
+        self._waiting = ""
 
     def delta(self, delta: StreamDelta) -> None:
         """Print a piece at once."""
+        self._end_waiting()
         self._reason(delta.reasoning_content)
         if delta.content:
             self._content(delta.content)
 
     def end(self, response: GenerationResponse) -> None:
         """Print what has not been printed yet, and what is worth knowing about the answer."""
+        self._end_waiting()
         if not self._printed:
             if not self._reasoning:
                 self._reason(response.reasoning)
@@ -52,6 +88,7 @@ class Printer:
         """Print what had arrived and was not shown yet: it was paid for. Then end the line, so
         that the error starts one of its own.
         """
+        self._end_waiting()
         if outcome is not None and not self._printed and not self._json:
             self._to_stdout = True  # the file of -o stays as it was
             self._content(outcome.content)
