@@ -22,7 +22,8 @@ from support.standin import Standin
 
 NAME = "api.test"
 LIVE, DEAD = "127.0.0.1", "127.0.0.2"
-RESOLVER = "127.0.0.77"
+RESOLVER = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+"""Port 53 of an address of this process's own: others may run the same cells at the same time."""
 FOR_GOOD = {"code": "upstream_unavailable", "attempts": (None,) * 3, "started": 0}
 SCRIPT = """\
 mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"

@@ -21,11 +21,16 @@ class Nameserver:
     def __init__(self, address: str) -> None:
         self.mode = "works"
         self.asked = 0
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((address, PORT))
+        self._address = address
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._socket.bind((self._address, PORT))
+        except OSError:
+            self._socket.close()
+            raise
         self._thread.start()
         return self
 
