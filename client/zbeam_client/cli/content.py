@@ -21,7 +21,8 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
 from zbeam_client.content import store
-from zbeam_client.content.defaults import NOTHING, Defaults, defaults_in
+from zbeam_client.content.again import RETRIES
+from zbeam_client.content.estimate import NO_DEFAULTS, Defaults, defaults_in
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
 from zbeam_client.content.paths import DEFAULT_OUT, DEFAULT_PATTERN
@@ -29,7 +30,7 @@ from zbeam_client.content.plan import Selection, make_plan
 from zbeam_client.content.project import load_project
 from zbeam_client.content.report import Report
 from zbeam_client.content.run import JOBS, Run, RunSettings
-from zbeam_client.content.work import RETRIES, WorkSettings, client_for
+from zbeam_client.content.work import WorkSettings, client_for
 from zbeam_shared.errors import EXIT_FAILED, ZbeamError
 
 _FILES_A_JOB = 4
@@ -219,7 +220,7 @@ def _defaults_if_any(settings: Settings, work: WorkSettings) -> Defaults:
         with settings.client() as client:
             return defaults_in(client.config(), work.upstream)
     except ZbeamError:
-        return NOTHING
+        return NO_DEFAULTS
 
 
 def _write(report: Report) -> None:

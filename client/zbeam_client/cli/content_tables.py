@@ -8,10 +8,15 @@ from typing import Any
 from zbeam_client.cli import output
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import thousands
-from zbeam_client.content.defaults import Defaults
+from zbeam_client.content.estimate import (
+    CHARS_PER_TOKEN,
+    Defaults,
+    estimate,
+    prompt_of,
+    tokens_in,
+)
 from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Plan, Task
-from zbeam_client.content.preview import CHARS_PER_TOKEN, estimate, prompt_of, tokens_in
 from zbeam_client.content.report import REPORT, Report, Row
 
 _LISTED = 20

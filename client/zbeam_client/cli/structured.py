@@ -24,7 +24,6 @@ from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
 
-RETRIES = 2
 _ASK = (
     "Answer with one JSON value and nothing else: no explanation, no code fence. It must be "
     "valid by this JSON Schema:\n"
@@ -52,7 +51,7 @@ def generate_structured(
     if target is None or settings.json:
         output.require_stdout()
     request = _with_schema(build_request(prompt, **options), checks)
-    asking = _Asking(request, checks, RETRIES if retries is None else retries, fresh=fresh)
+    asking = _Asking(request, checks, again.RETRIES if retries is None else retries, fresh=fresh)
     try:
         with (
             open_target(target) as file,

@@ -20,6 +20,8 @@ _STOP = {
 }
 _WAIT = {"busy", "breaker_open", "rate_limited", "upstream_unavailable", "daemon_unavailable"}
 _AGAIN = {"stalled", "truncated", "bad_response", "deadline_exceeded", "cancelled"}
+RETRIES = 2
+"""After the first try, for what may have been paid for."""
 OUTAGES = {"breaker_open", "upstream_unavailable", "daemon_unavailable"}
 """What lasts longer than an item's patience lasts for the next item too."""
 

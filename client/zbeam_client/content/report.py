@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zbeam_client.content.estimate import CHARS_PER_TOKEN
 from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Plan, Task
 from zbeam_client.content.tally import Tally
@@ -17,8 +18,6 @@ from zbeam_client.files import AtomicFile
 
 REPORT = "report.json"
 ENDS = ("made", "skipped", "kept", "failed")
-CHARS_A_TOKEN = 4
-"""Roughly, for English text: for estimates only."""
 
 
 @dataclass(slots=True)
@@ -150,7 +149,7 @@ class Report:
                 name: {
                     **row.as_json(),
                     "prefix_chars": row.prefix_chars,
-                    "prefix_tokens_estimate": row.prefix_chars // CHARS_A_TOKEN,
+                    "prefix_tokens_estimate": row.prefix_chars // CHARS_PER_TOKEN,
                 }
                 for name, row in self.components.items()
             },

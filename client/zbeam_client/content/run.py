@@ -161,10 +161,8 @@ class Run:
         parsed: dict[str, Any] = {}
         for key in task.depends_on:
             if key not in self._fields:
-                path = self._plan.outside.get(key)
-                if path is None:
-                    raise ValueError(f"it needs {key}, which is not part of the run")
-                self._fields[key] = read_dependency(str(path))
+                # The plan has every dependency: as a task, or else among the files outside.
+                self._fields[key] = read_dependency(self._plan.outside[key])
             parsed[key.rpartition("/")[2]] = self._fields[key]
             self._readers[key] -= 1
             if not self._readers[key]:

@@ -6,17 +6,17 @@ import os
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from zbeam_client.content import outputs
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content import staging
+from zbeam_client.content.checks import Verdict, check_file
+from zbeam_client.content.documents import Unreadable
 from zbeam_client.content.manifest import Entry, Manifest
-from zbeam_client.content.model import Checks, Plan, Task
-from zbeam_client.content.parsing import Unreadable, decode
+from zbeam_client.content.model import Outside, Plan, Task
+from zbeam_client.content.reading import read_bytes
 from zbeam_client.content.resume import Decision, decide
 from zbeam_client.content.work import Result
 from zbeam_shared.errors import ZbeamError
 
 _SHOWN = 5
-_FORMS = {".md": "frontmatter", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
 class Seen(NamedTuple):
@@ -43,65 +43,72 @@ class Store:
             if entry is None:
                 continue
             path = os.fspath(task.path)
-            if not os.path.lexists(outputs.temporary_of(path, entry.sha256)):
+            if not os.path.lexists(staging.temporary_of(path, entry.sha256)):
                 continue
-            there = outputs.read(path)
+            there = staging.hash_of_file(path)
             # A file that was edited meanwhile is worth more than what was to replace another.
-            if there is None or outputs.hash_of(there) == entry.replaces:
-                adopted += outputs.adopt(path, entry.sha256)
+            if there is None or there == entry.replaces:
+                adopted += staging.adopt(path, entry.sha256)
         self.clean(plan)
         return adopted
 
     def clean(self, plan: Plan) -> None:
         """Remove what dead runs left half done in the folders of a plan."""
-        outputs.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
+        staging.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
 
     def look(self, task: Task, inputs: str, *, fields_wanted: bool) -> Seen:
-        """Tell what to do with a file under --resume."""
-        data = outputs.read(os.fspath(task.path))
+        """Tell what to do with a file under --resume. Raises ``ValueError`` if it is none."""
+        data = _read(os.fspath(task.path))
         if data is None:
             return Seen(decide(None, inputs, None, ()), {})
-        content_hash = outputs.hash_of(data)
+        content_hash = staging.hash_of(data)
         entry = self._manifest.get(task.path)
         # Only what passed its checks is on record, and the checks are among its inputs.
         known = entry is not None and entry == (inputs, content_hash, entry.replaces)
         judged = Verdict("")
         if not known or fields_wanted:
-            judged = _judge(data, task.checks)
+            judged = check_file(data, task.checks)
         return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
 
     def put(self, task: Task, inputs: str, result: Result) -> None:
         """Put a good answer in its place, on record first; may be called from several threads."""
         path = os.fspath(task.path)
         data = result.text.encode("utf-8", "replace")
-        content_hash = outputs.hash_of(data)
+        content_hash = staging.hash_of(data)
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        there = outputs.read(path)
-        temporary = outputs.stage(path, data, content_hash)
-        replaces = None if there is None else outputs.hash_of(there)
+        replaces = staging.hash_of_file(path)
+        temporary = staging.stage(path, data, content_hash)
         try:
             self._manifest.add(
                 task.path, Entry(inputs, content_hash, replaces), _facts(task, result)
             )
         except BaseException:
-            outputs.discard(temporary)
+            staging.discard(temporary)
             raise
-        outputs.place(temporary, path)
+        staging.place(temporary, path)
 
 
-def read_dependency(path: str) -> dict[str, Any]:
+def read_dependency(file: Outside) -> dict[str, Any]:
     """Return the fields of a file that this run does not make. Raises ``ValueError``."""
-    form = _FORMS.get(os.path.splitext(path)[1], "text")  # noqa: PTH122
-    try:
-        data = outputs.read(path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    path = os.fspath(file.path)
+    data = _read(path)
     if data is None:
         raise ValueError(f"there is no {path}, which it needs: make that component too")
-    judged = _judge(data, Checks(form=form))
+    judged = check_file(data, file.checks)
     if judged.problems:
         raise ValueError(f"{path}, which it needs, is not good: {'; '.join(judged.problems)}")
     return judged.fields
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except Unreadable as error:
+        raise ValueError(f"{path} {error}") from None
 
 
 def require_writable(plan: Plan) -> None:
@@ -137,13 +144,6 @@ def require_absent(plan: Plan) -> None:
         f"{len(there)} of {len(plan.tasks)} files are in {plan.out} already: {named}{more}",
         hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
     )
-
-
-def _judge(data: bytes, checks: Checks) -> Verdict:
-    try:
-        return check(decode(data), checks)
-    except Unreadable as error:
-        return Verdict("", problems=(f"the file {error}",))
 
 
 def _facts(task: Task, result: Result) -> dict[str, Any]:

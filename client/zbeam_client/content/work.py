@@ -24,7 +24,6 @@ from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
-RETRIES = 2
 OUTAGE_S = 120.0
 """How long an item without a deadline waits for a daemon, an upstream or a place."""
 
@@ -44,7 +43,7 @@ class WorkSettings:
     timeout_s: float | None = None
     client_name: str | None = None
     autostart: bool = True
-    retries: int = RETRIES
+    retries: int = again.RETRIES
     fresh: bool = False
     upstream: str = ""
     model: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.site import AUTHORS, Site, material
-from zbeam_client.content.criteria import FORBIDDEN
+from zbeam_client.content.components import FORBIDDEN
 from zbeam_client.content.problems import LISTED, DataError
 from zbeam_client.content.project import load_project
 from zbeam_shared.errors import ZbeamError
@@ -259,7 +259,7 @@ def test_files_that_are_no_files(site: Site) -> None:
         ("template: x\nchecks: {form: yaml, schema: none.json}", "none.json: is missing"),
         ("template: x\nchecks: {form: yaml, schema: ../../../../etc/x}", "outside the data's"),
         ("template: x\nchecks: {form: yaml, schema: {$ref: 'http://a.b/c'}}",
-         "checks.schema: $ref 'http://a.b/c' leads out of the schema"),
+         "checks.schema: $ref 'http://a.b/c' leads nowhere"),
         ("template: x\ntemplate: y", "line 2: key 'template' stands twice"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zbeam_client.content import outputs
+from zbeam_client.content import staging
 from zbeam_client.content.manifest import Entry, Manifest
 from zbeam_client.content.model import Checks, Plan, Task
 from zbeam_client.content.resume import EDITED, EDITED_AND_OLD, NOT_OURS, decide, inputs_of
@@ -140,7 +140,7 @@ def killed(out: Path, module: str, name: str, text: str = GOOD) -> None:
 
 def test_an_answer_that_was_paid_for_outlives_kill_9_before_its_rename(tmp_path: Path) -> None:
     one = task(tmp_path)
-    killed(tmp_path, "outputs", "place")
+    killed(tmp_path, "staging", "place")
     assert not one.path.exists()
     assert take_over(tmp_path, one) == 1
     assert names(tmp_path) == ["copper.md"]
@@ -150,7 +150,7 @@ def test_an_answer_that_was_paid_for_outlives_kill_9_before_its_rename(tmp_path:
 def test_so_does_one_that_was_to_replace_an_older_file(tmp_path: Path) -> None:
     one = task(tmp_path)
     put(tmp_path, one, inputs="old")
-    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    killed(tmp_path, "staging", "place", GOOD + "newer\n")
     assert take_over(tmp_path, one) == 1
     assert one.path.read_text() == GOOD + "newer\n"
 
@@ -158,14 +158,14 @@ def test_so_does_one_that_was_to_replace_an_older_file(tmp_path: Path) -> None:
 def test_but_not_over_a_file_that_was_edited_since(tmp_path: Path) -> None:
     one = task(tmp_path)
     put(tmp_path, one, inputs="old")
-    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    killed(tmp_path, "staging", "place", GOOD + "newer\n")
     one.path.write_text(GOOD + "mine\n")
     assert take_over(tmp_path, one) == 0
     assert one.path.read_text() == GOOD + "mine\n"
     assert names(tmp_path) == ["copper.md"]
 
 
-@pytest.mark.parametrize(("module", "name"), [("outputs", "write_all"), ("manifest", "write_all")])
+@pytest.mark.parametrize(("module", "name"), [("staging", "write_all"), ("manifest", "write_all")])
 def test_half_a_file_and_half_a_record_are_cleared_away(
     tmp_path: Path, module: str, name: str
 ) -> None:
@@ -179,8 +179,8 @@ def test_half_a_file_and_half_a_record_are_cleared_away(
 
 def test_a_staged_file_that_is_damaged_is_not_adopted(tmp_path: Path) -> None:
     one = task(tmp_path)
-    killed(tmp_path, "outputs", "place")
-    staged = outputs.temporary_of(str(one.path), outputs.hash_of(GOOD.encode()))
+    killed(tmp_path, "staging", "place")
+    staged = staging.temporary_of(str(one.path), staging.hash_of(GOOD.encode()))
     Path(staged).write_text("half")
     assert take_over(tmp_path, one) == 0
     assert names(tmp_path) == []
