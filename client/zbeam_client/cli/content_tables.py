@@ -50,8 +50,9 @@ def print_report(settings: Settings, report: Report) -> None:
         facts.append(f"the cost of {tally.unpriced + tally.unknown} calls is not known")
     facts.append(f"report: {report.out / FOLDER / REPORT}")
     output.write_out("; ".join(facts) + "\n")
-    _print_items("kept", [(task, reason) for task, reason in report.kept], report)
-    _print_items("failed", [(task, reason) for task, _, reason in report.failed], report)
+    _print_items("kept", report.kept, report)
+    _print_items("replaced", report.replaced, report)
+    _print_items("failed", [(task, reason) for task, _, reason, _ in report.failed], report)
 
 
 def _row(name: str, row: Row) -> tuple[Any, ...]:

@@ -214,7 +214,8 @@ def _check_dependencies(
     place = Place(problems, file_of(component.name))
     for other in component.depends_on:
         if other not in components and other not in unreadable:
-            place.add(f"no component {other!r}{suggestion(other, components)}", "depends_on")
+            near = suggestion(other, components) or f": there is no {file_of(other)}"
+            place.add(f"no component {other!r}{near}", "depends_on")
     cycle = _cycle(component.name, components)
     if cycle:
         place.add(f"goes in a circle: {' -> '.join(cycle)}", "depends_on")

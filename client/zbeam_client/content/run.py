@@ -215,12 +215,14 @@ class Run:
         problem = writing.exception()
         if isinstance(problem, OSError):
             reason = f"cannot write {problem.filename or task.path}: {problem.strerror}"
-            self._fail(task, "internal", reason, result)
+            self._fail(task, "internal", reason, result, result.text)
             # A folder that cannot be written will not take the next file either.
             self.report.stopped = self.report.stopped or reason
         elif problem is not None:
             raise problem
         else:
+            if lost := writing.result():
+                self.report.replaced.append((task, lost))
             self.report.note(task, "made", result.tally)
             self._end(task, "made", "", result.fields)
         if cancelled:
@@ -234,8 +236,10 @@ class Run:
         self._schedule.done(task.key)
         self._progress.ended(task, end, reason)
 
-    def _fail(self, task: Task, code: str, reason: str, result: Result | None = None) -> None:
-        self.report.note_failed(task, code, reason, result.tally if result else None)
+    def _fail(
+        self, task: Task, code: str, reason: str, result: Result | None = None, text: str = ""
+    ) -> None:
+        self.report.note_failed(task, code, reason, result.tally if result else None, text)
         self._progress.ended(task, "failed", reason)
         for other, cause in self._schedule.failed(task.key):
             lost = f"it needs {cause}, which failed"

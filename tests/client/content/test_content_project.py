@@ -122,7 +122,7 @@ def test_everything_is_told_at_once(site: Site) -> None:
         "--pattern: '../x' would not be a file inside the output folder",
     ):
         assert part in told
-    assert raised.value.message == "the data has 9 problems"
+    assert raised.value.message == "there are 9 problems"
 
 
 def test_thousands_of_problems_are_bounded(site: Site) -> None:
