@@ -17,7 +17,7 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.report import describe, failure_object, response_object
 from zbeam_client.client import Client
 from zbeam_client.content import again
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content.checks import Verdict, check_response
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.request import GenerationRequest, GenerationResponse
@@ -124,10 +124,7 @@ class _Asking:
                 if again.after(error) != "again" or not self._once_more(error.code):
                     raise
                 continue
-            judged = check(response.content, self.checks)
-            if response.finish_reason == "length":
-                problem = again.cut_off(self.request.max_tokens)
-                judged = Verdict(judged.text, problems=(problem,))
+            judged = check_response(response, self.checks, self.request.max_tokens)
             if judged.good:
                 return response, judged.text
             if not self._once_more(""):

@@ -15,6 +15,7 @@ from zbeam_client.content.documents import Unreadable, decode, parse_json, parse
 from zbeam_client.content.model import Checks
 from zbeam_client.content.problems import kind_of
 from zbeam_client.content.schemas import SchemaError, schema_of
+from zbeam_client.request import GenerationResponse
 
 _BOUNDARY = "---"
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*?)[ \t]*$")
@@ -63,6 +64,19 @@ def check(answer: str, checks: Checks) -> Verdict:
     if left := _placeholders(stripped, checks.forbidden):
         problems.append("placeholders are left: " + ", ".join(left))
     return Verdict(text, fields, tuple(problems))
+
+
+def check_response(response: GenerationResponse, checks: Checks, max_tokens: int | None) -> Verdict:
+    """Judge what the API sent; an answer that it cut off is none, whatever it looks like."""
+    judged = check(response.content, checks)
+    if response.finish_reason != "length":
+        return judged
+    limit = "" if max_tokens is None else f" of {max_tokens} tokens"
+    cut_off = (
+        f"the answer was cut off at the limit{limit}: a complete one must be shorter "
+        "(or max_tokens greater)"
+    )
+    return Verdict(judged.text, problems=(cut_off,))
 
 
 def check_file(data: bytes, checks: Checks) -> Verdict:

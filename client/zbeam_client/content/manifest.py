@@ -1,7 +1,7 @@
 """What runs have finished in an output folder: ``.zbeam/manifest.jsonl``, a line a file.
 
 A line is on the disk before the file that it describes gets its name. So after a crash at any
-point a file is either in place and known, or staged and known (see outputs.py), or not finished.
+point a file is either in place and known, or staged and known (see staging.py), or not finished.
 The lock beside it is held for as long as a run writes there.
 """
 

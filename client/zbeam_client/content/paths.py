@@ -39,7 +39,7 @@ def _faults_in_field(placeholder: Placeholder) -> list[str]:
 
 def _fault_in_path(path: str) -> str:
     """Return why a path, relative to the output folder, is none; "" if it is good."""
-    if any(not char.isprintable() for char in path):
+    if not path.isprintable():
         return "has a line break, a control character or another that cannot be seen"
     for part in path.split("/"):
         if part in ("", ".", ".."):

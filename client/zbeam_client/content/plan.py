@@ -259,7 +259,7 @@ def _check_outside(outside: dict[str, Outside], problems: Problems) -> None:
     for component, paths in missing.items():
         problems.add(
             "",
-            f"others need the files of {component}, and {len(paths)} of them are not there: "
+            f"others need files of {component} that are not there: "
             f"{listed([str(path) for path in paths], 3)}; add {component} to the components, or "
             "write it first",
             key="--components",

@@ -16,7 +16,7 @@ from typing import Any
 
 from zbeam_client.aio import AsyncClient
 from zbeam_client.content import again
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content.checks import check_response
 from zbeam_client.content.model import Task
 from zbeam_client.content.tally import Tally
 from zbeam_client.content.template import render
@@ -145,7 +145,8 @@ class Work:
                 await asyncio.sleep(again.pause_s(error.code, max(tries, waits), _chance.random()))
                 continue
             waits, self._waiting_since = 0, None
-            judged = self._judge(response)
+            max_tokens = self._task.parameters.get("max_tokens")
+            judged = check_response(response, self._task.checks, max_tokens)
             if judged.good:
                 return Result(
                     self._task.key,
@@ -206,13 +207,6 @@ class Work:
             raise
         self.tally.take(response)
         return response
-
-    def _judge(self, response: GenerationResponse) -> Verdict:
-        judged = check(response.content, self._task.checks)
-        if response.finish_reason != "length":
-            return judged
-        cut = again.cut_off(self._task.parameters.get("max_tokens"))
-        return Verdict(judged.text, problems=(cut,))
 
     def _patient(self) -> bool:
         now = time.monotonic()
