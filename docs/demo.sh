@@ -4,6 +4,7 @@
 set -euo pipefail
 
 bin=$(cd "${1:-.venv/bin}" && pwd)
+site=$(cd "$(dirname "$0")/../examples/sample-site" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/zbeam-demo.XXXXXX")
 pids=()
 
@@ -39,9 +40,13 @@ export DEEPSEEK_API_KEY=sk-demo-not-a-real-key
 export ZBEAM_CONFIG="$work/zbeam.toml" ZBEAM_ENDPOINT="ipc://$work/zbeam/zbeamd.sock"
 
 say "1. A stand-in for the DeepSeek API, over TLS"
-printf '[defaults]\ntoken_delay_s = 0.02\n' >slow.toml
-printf '\033[36m$ zbeamd standin --port 0 --tls --ca-out ca.pem --scenario slow.toml &\033[0m\n'
-zbeamd standin --port 0 --tls --ca-out ca.pem --scenario slow.toml --log standin.log >standin.out &
+# Slow enough to be seen; the site's long answers, for step 8, ten times as fast.
+{
+    printf '[defaults]\ntoken_delay_s = 0.02\n'
+    sed 's/^\[\[rule\]\]$/&\ntoken_delay_s = 0.002/' "$site/standin.toml"
+} >demo.toml
+printf '\033[36m$ zbeamd standin --port 0 --tls --ca-out ca.pem --scenario demo.toml &\033[0m\n'
+zbeamd standin --port 0 --tls --ca-out ca.pem --scenario demo.toml --log standin.log >standin.out &
 pids+=($!)
 wait_until 20 grep -q listening standin.out
 cat standin.out
@@ -83,8 +88,8 @@ run zbeam-client cache stats --json
 
 say "7. A configuration change, picked up while running"
 run sed -i 's|^max_tokens = .*|max_tokens = 12|' zbeam.toml
-changed() { zbeam-client config show | grep -q 'generation.max_tokens = 12 '; }
-wait_until 5 changed
+changed() { zbeam-client config show | grep -q "generation.max_tokens = $1 "; }
+wait_until 5 changed 12
 run grep config.reloaded zbeamd.log
 run zbeam-client generate --stream "Write three sentences about laser cleaning of brass."
 run sed -i 's|^max_tokens = .*|max_tokens = "many"|' zbeam.toml
@@ -92,7 +97,22 @@ wait_until 5 grep -q config.rejected zbeamd.log
 echo "A bad value leaves the running configuration alone, and shows:"
 run zbeam-client status
 
-say "8. A clean stop"
+run sed -i 's|^max_tokens = .*|max_tokens = 4096|' zbeam.toml
+wait_until 5 changed 4096
+
+say "8. A site's content: three files for each metal, eight at a time"
+cp -r "$site" site
+requests() { grep -c '"event": *"request"' standin.log || true; }
+content=(generate --data site --category metal --components frontmatter,caption,tags --jobs 8)
+run zbeam-client "${content[@]}"
+run head -n 4 content/components/frontmatter/copper-laser-cleaning.md
+before=$(requests)
+run zbeam-client "${content[@]}" --resume
+[ "$(requests)" = "$before" ] || fail "--resume asked for what was there already"
+echo "Requests that the second run has sent: $(($(requests) - before))"
+run zbeam-client validate content/components --data site
+
+say "9. A clean stop"
 printf '\033[36m$ kill -TERM %s\033[0m\n' "$daemon"
 kill -TERM "$daemon"
 wait "$daemon" || fail "zbeamd ended with $?"

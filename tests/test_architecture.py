@@ -55,7 +55,8 @@ POLICY = [
         for name in (
             "again",
             "checks",
-            "defaults",
+            "documents",
+            "estimate",
             "model",
             "names",
             "paths",
@@ -83,8 +84,8 @@ KNOWN_TO = {
     "watchdog": {"zbeam_daemon.config.watcher"},
     "prometheus_client": {"zbeam_daemon.exporter", "zbeam_daemon.metrics"},
     "rich": {"zbeam_client.cli.screen", "zbeam_client.cli.progress"},
-    "yaml": {"zbeam_client.content.parsing", "zbeam_client.content.reading"},
-    "jsonschema": {"zbeam_client.content.schemas", "zbeam_client.content.criteria"},
+    "yaml": {"zbeam_client.content.documents"},
+    "jsonschema": {"zbeam_client.content.schemas"},
 }
 
 LONGEST = 360

@@ -220,6 +220,39 @@ def test_a_bad_answer_never_replaces_a_good_file(start: Start, standin: Standin,
     assert standin.events("request") == []
 
 
+def test_resume_dry_run_and_overwrite_over_files_that_a_person_edited(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    what = {"components": "frontmatter,tags,caption"}
+    assert run_of(daemon, out, "--material", "copper", **what)[0] == 0
+    edited = out / "tags" / "copper-laser-cleaning.md"
+    edited.write_text(edited.read_text().replace("Maintenance", "Mine"))
+    (out / "caption" / "copper-laser-cleaning.md").unlink()
+    standin.forget()
+    args = ["--material", "copper", "--material", "nickel"]
+    done = daemon.client("--json", *arguments(out, *args, "--resume", "--dry-run", **what))
+    shown = [task["key"] for task in json.loads(done.stdout)["tasks"]]
+    nickel = ["nickel/frontmatter", "nickel/caption", "nickel/tags"]
+    assert sorted(shown) == sorted(["copper/caption", *nickel])
+    assert standin.events("request") == []
+    # And so it comes.
+    status, report = run_of(daemon, out, *args, "--resume", **what)
+    assert status == 0
+    assert [item["file"] for item in report["kept"]] == ["tags/copper-laser-cleaning.md"]
+    assert report["total"]["made"] == len(standin.events("request")) == 4
+    assert "Mine" in edited.read_text()
+    status, report = run_of(daemon, out, *args, "--overwrite", **what)
+    assert (status, report["total"]["made"]) == (0, 6)
+    (replaced,) = report["replaced"]
+    assert replaced["file"] == "tags/copper-laser-cleaning.md"
+    assert "edited" in replaced["reason"]
+    # The model is the daemon's: without one nobody can tell what is current.
+    daemon.stop(keep=True)
+    assert daemon.client(*arguments(out, *args, "--resume", "--dry-run", **what)).returncode == 69
+
+
 def test_an_answer_at_the_token_limit_is_no_answer(
     start: Start, standin: Standin, out: Path
 ) -> None:
@@ -469,12 +502,18 @@ def test_a_disk_that_fills_up_costs_no_file_that_was_good(
     try:
         standin.set_scenario(ANSWERS)
         daemon = start()
-        done = daemon.client(*arguments(out, "--category", "metal", components="frontmatter,text"))
+        done = daemon.client(
+            "--json",
+            *arguments(out, "--category", "metal", "--jobs", "1", components="frontmatter,text"),
+        )
         assert done.returncode == 1
         assert "No space left" in done.stderr
         assert "stopped early" in done.stderr
         found = files(out)
         assert 0 < len(found) < 26
+        # What was paid for and found no room is on standard output, whole.
+        (lost,) = [item for item in json.loads(done.stdout)["failed"] if "text" in item]
+        assert "thresholds" in lost["text"] or lost["text"].startswith("---")
         assert daemon.client("validate", str(out), "--data", str(SITE)).returncode == 0
         # Full from the start: said before anything is sent.
         standin.forget()
@@ -524,6 +563,8 @@ def test_bad_places_and_options_are_told_before_anything_is_sent(
         (arguments(out, "--all", "--json-output"), "--json-output"),
         (arguments(out, "--all", "--upstream", "none"), "none"),
         (["generate", "--all"], "which components"),
+        # As a script has it whose variable is not set: not all components.
+        (arguments(out, "--all", components=""), "which components"),
         (["generate", "--retries", "1", "hello"], "--retries"),
         (["generate", "--schema", str(file), "--stream", "hello"], "--stream"),
         (["validate", str(tmp_path / "nothing")], "there is no"),

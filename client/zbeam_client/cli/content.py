@@ -21,15 +21,17 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
 from zbeam_client.content import store
-from zbeam_client.content.defaults import NOTHING, Defaults, defaults_in
+from zbeam_client.content.again import RETRIES
+from zbeam_client.content.estimate import NO_DEFAULTS, Defaults, defaults_in
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
 from zbeam_client.content.paths import DEFAULT_OUT, DEFAULT_PATTERN
 from zbeam_client.content.plan import Selection, make_plan
 from zbeam_client.content.project import load_project
+from zbeam_client.content.remaining import remaining
 from zbeam_client.content.report import Report
 from zbeam_client.content.run import JOBS, Run, RunSettings
-from zbeam_client.content.work import RETRIES, WorkSettings, client_for
+from zbeam_client.content.work import WorkSettings, client_for
 from zbeam_shared.errors import EXIT_FAILED, ZbeamError
 
 _FILES_A_JOB = 4
@@ -73,7 +75,7 @@ class Wanted:
             raise click.UsageError("which materials? Give --material NAME, --category C or --all")
         if self.all and (self.material or self.category):
             raise click.UsageError("--all is every material: leave out --material and --category")
-        if not self.components:
+        if not self.selection().components:
             raise click.UsageError("which components? Give --components, as in frontmatter,tags")
         if self.resume and self.overwrite:
             raise click.UsageError(
@@ -107,19 +109,17 @@ def generate_content(
         upstream=options.get("upstream") or "",
     )
     if wanted.dry_run:
-        print_preview(settings, plan, _defaults_if_any(settings, work))
+        _preview(settings, wanted, plan, work)
         return 0
     if not (wanted.resume or wanted.overwrite):
         store.require_absent(plan)
-    store.require_writable(plan)
+    store.require_usable(plan)
     jobs = min(JOBS if wanted.jobs is None else wanted.jobs, len(plan.tasks))
     _allow_files(jobs)
     if settings.json:
         output.require_stdout()
     # Before anything is written: without a daemon every item would fail.
-    with settings.client(autostart=work.autostart) as client:
-        call(client._find(None))
-        work = replace(work, model=defaults_in(client.config(), work.upstream).model)
+    work = replace(work, model=_defaults(settings, work).model)
     run_settings = RunSettings(work, jobs, wanted.resume)
     number = 0
     with Manifest(plan.out) as manifest:
@@ -213,13 +213,25 @@ def _allow_files(jobs: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _defaults_if_any(settings: Settings, work: WorkSettings) -> Defaults:
-    """Return what a daemon says, if one answers: a look at the plan starts none."""
+def _preview(settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings) -> None:
     try:
-        with settings.client() as client:
-            return defaults_in(client.config(), work.upstream)
+        # A look at the plan starts no daemon.
+        defaults = _defaults(settings, replace(work, autostart=False))
     except ZbeamError:
-        return NOTHING
+        # Whether a file is current depends on the model, and the model may be the daemon's.
+        if wanted.resume:
+            raise
+        defaults = NO_DEFAULTS
+    if wanted.resume:
+        store.require_usable(plan)
+        plan = remaining(plan, defaults.model)
+    print_preview(settings, plan, defaults)
+
+
+def _defaults(settings: Settings, work: WorkSettings) -> Defaults:
+    with settings.client(autostart=work.autostart) as client:
+        call(client._find(None))
+        return defaults_in(client.config(), work.upstream)
 
 
 def _write(report: Report) -> None:

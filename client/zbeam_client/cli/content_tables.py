@@ -8,10 +8,15 @@ from typing import Any
 from zbeam_client.cli import output
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import thousands
-from zbeam_client.content.defaults import Defaults
+from zbeam_client.content.estimate import (
+    CHARS_PER_TOKEN,
+    Defaults,
+    estimate,
+    prompt_of,
+    tokens_in,
+)
 from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Plan, Task
-from zbeam_client.content.preview import CHARS_PER_TOKEN, estimate, prompt_of, tokens_in
 from zbeam_client.content.report import REPORT, Report, Row
 
 _LISTED = 20
@@ -45,8 +50,9 @@ def print_report(settings: Settings, report: Report) -> None:
         facts.append(f"the cost of {tally.unpriced + tally.unknown} calls is not known")
     facts.append(f"report: {report.out / FOLDER / REPORT}")
     output.write_out("; ".join(facts) + "\n")
-    _print_items("kept", [(task, reason) for task, reason in report.kept], report)
-    _print_items("failed", [(task, reason) for task, _, reason in report.failed], report)
+    _print_items("kept", report.kept, report)
+    _print_items("replaced", report.replaced, report)
+    _print_items("failed", [(task, reason) for task, _, reason, _ in report.failed], report)
 
 
 def _row(name: str, row: Row) -> tuple[Any, ...]:

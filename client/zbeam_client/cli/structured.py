@@ -17,14 +17,13 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.report import describe, failure_object, response_object
 from zbeam_client.client import Client
 from zbeam_client.content import again
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content.checks import Verdict, check_response
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
 
-RETRIES = 2
 _ASK = (
     "Answer with one JSON value and nothing else: no explanation, no code fence. It must be "
     "valid by this JSON Schema:\n"
@@ -52,7 +51,7 @@ def generate_structured(
     if target is None or settings.json:
         output.require_stdout()
     request = _with_schema(build_request(prompt, **options), checks)
-    asking = _Asking(request, checks, RETRIES if retries is None else retries, fresh=fresh)
+    asking = _Asking(request, checks, again.RETRIES if retries is None else retries, fresh=fresh)
     try:
         with (
             open_target(target) as file,
@@ -125,10 +124,7 @@ class _Asking:
                 if again.after(error) != "again" or not self._once_more(error.code):
                     raise
                 continue
-            judged = check(response.content, self.checks)
-            if response.finish_reason == "length":
-                problem = again.cut_off(self.request.max_tokens)
-                judged = Verdict(judged.text, problems=(problem,))
+            judged = check_response(response, self.checks, self.request.max_tokens)
             if judged.good:
                 return response, judged.text
             if not self._once_more(""):

@@ -140,10 +140,11 @@ def _files(path: str) -> Iterator[str]:
 
 
 def _check(path: str, known: dict[str, Checks], component: str | None) -> Checked:
-    from zbeam_client.content.checks import check
-    from zbeam_client.content.criteria import FORBIDDEN
+    from zbeam_client.content.checks import check_file
+    from zbeam_client.content.components import FORBIDDEN
+    from zbeam_client.content.documents import Unreadable
     from zbeam_client.content.model import Checks
-    from zbeam_client.content.parsing import Unreadable, read_text
+    from zbeam_client.content.reading import read_bytes
 
     # Not further up: a home folder may be called text.
     folders = reversed(Path(path).absolute().parent.parts[-_LEVELS:])
@@ -155,7 +156,7 @@ def _check(path: str, known: dict[str, Checks], component: str | None) -> Checke
         checks = Checks(form=SUFFIXES.get(suffix, "text"), forbidden=FORBIDDEN)
     shown = click.format_filename(path)
     try:
-        problems = check(read_text(path), checks).problems
+        problems = check_file(read_bytes(path), checks).problems
     except Unreadable as error:
         problems = (f"the file {error}",)
     except OSError as error:

@@ -7,7 +7,7 @@ bounded by time. ``again``: something may have been paid for, so tries are count
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from zbeam_shared.errors import EXIT_TRY_AGAIN, ZbeamError
 from zbeam_shared.record import JsonMap
@@ -20,6 +20,8 @@ _STOP = {
 }
 _WAIT = {"busy", "breaker_open", "rate_limited", "upstream_unavailable", "daemon_unavailable"}
 _AGAIN = {"stalled", "truncated", "bad_response", "deadline_exceeded", "cancelled"}
+RETRIES = 2
+"""After the first try, for what may have been paid for."""
 OUTAGES = {"breaker_open", "upstream_unavailable", "daemon_unavailable"}
 """What lasts longer than an item's patience lasts for the next item too."""
 
@@ -73,15 +75,6 @@ def correction(messages: list[JsonMap], answer: str, problems: tuple[str, ...]) 
             ),
         },
     ]
-
-
-def cut_off(max_tokens: Any) -> str:
-    """Return what is wrong with an answer that reached the limit of tokens."""
-    limit = f" of {max_tokens} tokens" if isinstance(max_tokens, int) else ""
-    return (
-        f"the answer was cut off at the limit{limit}: a complete one must be shorter "
-        "(or the component's max_tokens greater)"
-    )
 
 
 def _quoted(answer: str) -> str:

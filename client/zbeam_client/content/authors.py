@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zbeam_client.content.problems import Place, Problems, kind_of
-from zbeam_client.content.reading import read_json
+from zbeam_client.content.reading import load
 
 AUTHORS = "components/author/authors.json"
 
@@ -14,7 +14,7 @@ AUTHORS = "components/author/authors.json"
 def load_authors(root: Path, problems: Problems) -> dict[int, dict[str, Any]]:
     """Return the authors by id: the file is a list of maps, or {"authors": [...]}."""
     before = len(problems)
-    found = read_json(root, AUTHORS, problems)
+    found = load(root, AUTHORS, problems)
     if len(problems) > before:
         return {}
     if isinstance(found, dict) and "authors" in found:

@@ -11,13 +11,19 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from zbeam_client.content.documents import Unreadable, decode, parse_json, parse_yaml
 from zbeam_client.content.model import Checks
-from zbeam_client.content.parsing import Unreadable, parse_json, parse_yaml, strip_fences
+from zbeam_client.content.problems import kind_of
 from zbeam_client.content.schemas import SchemaError, schema_of
+from zbeam_client.request import GenerationResponse
 
 _BOUNDARY = "---"
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*?)[ \t]*$")
+_STRAY_CHARS = 200
+"""A line before or after a fenced answer ("Here is the file:") is at most so long."""
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
-_NAMES = {"frontmatter": "the frontmatter", "yaml": "the answer", "json": "the answer"}
+_MAX_VALUES = 100_000
+"""Of one answer; aliases make a few lines stand for a billion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,27 @@ def check(answer: str, checks: Checks) -> Verdict:
     return Verdict(text, fields, tuple(problems))
 
 
+def check_response(response: GenerationResponse, checks: Checks, max_tokens: int | None) -> Verdict:
+    """Judge what the API sent; an answer that it cut off is none, whatever it looks like."""
+    judged = check(response.content, checks)
+    if response.finish_reason != "length":
+        return judged
+    limit = "" if max_tokens is None else f" of {max_tokens} tokens"
+    cut_off = (
+        f"the answer was cut off at the limit{limit}: a complete one must be shorter "
+        "(or max_tokens greater)"
+    )
+    return Verdict(judged.text, problems=(cut_off,))
+
+
+def check_file(data: bytes, checks: Checks) -> Verdict:
+    """Judge a file that exists by the checks of an answer."""
+    try:
+        return check(decode(data), checks)
+    except Unreadable as error:
+        return Verdict("", problems=(f"the file, {error}",))
+
+
 def clean(answer: str, form: str) -> str:
     """Return the text as a file is to hold it: no fence round it, one line end at its end."""
     text = answer.removeprefix("\ufeff").replace("\r\n", "\n")
@@ -69,27 +96,64 @@ def clean(answer: str, form: str) -> str:
     return f"{text}\n" if text else ""
 
 
+def strip_fences(text: str, *, stray: bool = True) -> str:
+    """Return the inside of a fence that holds the whole answer; any other text as it is.
+
+    With ``stray`` one line before the fence and one after it are dropped too. Fences inside
+    (code in a Markdown text) stay: only what closes the first one counts as its end.
+    """
+    lines = text.split("\n")
+    filled = [n for n, line in enumerate(lines) if line.strip()]
+    if not filled:
+        return text
+    # The fence opens on the first line with text or, after a stray one, on the second.
+    for skipped, n in enumerate(filled[: 2 if stray else 1]):
+        found = _FENCE.match(lines[n])
+        if found is None:
+            continue
+        if skipped and len(lines[filled[0]]) > _STRAY_CHARS:
+            return text
+        end = _closing(lines, n, found.group(1))
+        if end is None:
+            return text
+        rest = [line for line in lines[end + 1 :] if line.strip()]
+        if len(rest) > (1 if stray else 0) or any(len(line) > _STRAY_CHARS for line in rest):
+            return text
+        return "\n".join(lines[n + 1 : end])
+    return text
+
+
+def _closing(lines: list[str], start: int, mark: str) -> int | None:
+    """Return the line that closes the fence opened at ``start``, seeing fences within it."""
+    depth = 0
+    for n in range(start, len(lines)):
+        found = _FENCE.match(lines[n])
+        if found is None or found.group(1)[0] != mark[0]:
+            continue
+        if n == start or found.group(2):
+            depth += 1
+        else:
+            depth -= 1
+            if depth == 0:
+                return n
+    return None
+
+
 def parse(text: str, form: str) -> Any:
     """Return the data of a clean text. Raises ``Unreadable``."""
-    name = _NAMES[form]
+    name = "the frontmatter" if form == "frontmatter" else "the answer"
+    source = _frontmatter(text) if form == "frontmatter" else text
     try:
-        if form == "json":
-            data = parse_json(text.strip())
-        elif form == "yaml":
-            data = parse_yaml(text)
-        else:
-            data = parse_yaml(_frontmatter(text))
+        data = parse_json(source) if form == "json" else parse_yaml(source, _MAX_VALUES)
     except Unreadable as error:
-        message = str(error)
-        raise Unreadable(
-            f"{name} {message}" if message.startswith(("is ", "has ", "uses ")) else message
-        ) from None
+        kind = "JSON" if form == "json" else "YAML"
+        raise Unreadable(f"{name} is not valid {kind}: {error}") from None
     if form == "frontmatter" and not isinstance(data, dict):
-        raise Unreadable("the frontmatter is not a map of keys and values")
+        raise Unreadable(f"{name} is not a map of keys and values")
     if not isinstance(data, dict | list):
         # Any sentence is valid YAML: a text.
         wanted = "an object or an array" if form == "json" else "a map or a list"
-        raise Unreadable(f"the answer is not {wanted} but {type(data).__name__}")
+        raise Unreadable(f"{name} is not {wanted} but {kind_of(data)}")
     return data
 
 
@@ -99,7 +163,8 @@ def _frontmatter(text: str) -> str:
         raise Unreadable(f"the answer does not begin with a {_BOUNDARY} line")
     for n, line in enumerate(lines[1:], 1):
         if line.rstrip() == _BOUNDARY:
-            return "\n".join(lines[1:n])
+            # An empty line for the boundary, so that lines have the file's numbers.
+            return "\n".join(["", *lines[1:n]])
     raise Unreadable(f"the frontmatter is not closed by a {_BOUNDARY} line")
 
 

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from zbeam_client.content.criteria import load_checks
-from zbeam_client.content.model import Component, Problem
+from zbeam_client.content.model import Checks, Component, Problem
 from zbeam_client.content.names import is_component_name, suggestion
 from zbeam_client.content.parameters import check_parameters
 from zbeam_client.content.problems import Place, Problems, kind_of
-from zbeam_client.content.reading import read_yaml
+from zbeam_client.content.reading import load
+from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.content.template import faults_in
 
 FOLDER = "components"
@@ -28,7 +28,11 @@ KNOWN = {
 }
 """What holds for the components of Z-Beam Generator where their files say nothing else."""
 _OTHER = ("text", ".md")
+FORMS = ("frontmatter", "yaml", "json", "text")
+FORBIDDEN = ("TBD", "TODO", "FIXME", "[insert", "[your", "lorem ipsum")
+"""What a model writes where it should have written something."""
 _OURS = ("template", "parameters", "depends_on", "system", "suffix", "checks")
+_CHECKS = ("form", "required", "min_chars", "forbidden", "schema")
 _SUFFIX = re.compile(r"(\.[a-zA-Z0-9]{1,16}){1,3}")
 
 _MAX_FILE = 4 * 1024 * 1024
@@ -77,7 +81,7 @@ def _load(root: Path, name: str, problems: Problems) -> Component | None:
     if not is_component_name(name):
         place.add("the folder's name must be of lower-case letters, digits, - and _")
         return None
-    found = read_yaml(root, file, problems, _MAX_FILE)
+    found = load(root, file, problems, _MAX_FILE)
     if len(problems):
         return None
     if not isinstance(found, dict):
@@ -94,7 +98,7 @@ def _load(root: Path, name: str, problems: Problems) -> Component | None:
         parameters=check_parameters(found.get("parameters"), place),
         depends_on=_depends_on(found.get("depends_on"), place),
         suffix=_suffix(found, default_suffix, place),
-        checks=load_checks(found.get("checks"), form, f"{FOLDER}/{name}", root, place),
+        checks=_checks(found.get("checks"), form, f"{FOLDER}/{name}", root, place),
         system=_text(found, "system", place),
     )
 
@@ -133,6 +137,76 @@ def _suffix(found: dict[str, Any], default: str, place: Place) -> str:
     return value
 
 
+def _checks(found: Any, form: str, folder: str, root: Path, place: Place) -> Checks:
+    """Return the checks; ``form`` is the component's own, ``folder`` where a schema's file is."""
+    if found is None:
+        return Checks(form=form, forbidden=FORBIDDEN)
+    if not isinstance(found, dict):
+        place.add(f"must be a map, not {kind_of(found)}", "checks")
+        return Checks(form=form)
+    for key in found:
+        if key not in _CHECKS:
+            near = suggestion(key, _CHECKS) or f"; there are {', '.join(_CHECKS)}"
+            place.add(f"no such check{near}", f"checks.{key}")
+    form = found.get("form", form)
+    if form not in FORMS:
+        place.add(f"must be one of {', '.join(FORMS)}", "checks.form")
+    least = found.get("min_chars", 1)
+    if isinstance(least, bool) or not isinstance(least, int) or least < 0:
+        place.add("must be a whole number, 0 or more", "checks.min_chars")
+    required = _texts(found.get("required", []), "checks.required", place)
+    schema = _schema(found.get("schema"), folder, root, place)
+    if form == "text":
+        for key, value in (("required", required), ("schema", schema)):
+            if value:
+                place.add("needs a form that has keys: frontmatter, yaml or json", f"checks.{key}")
+    return Checks(
+        form=form,
+        required=required,
+        min_chars=least,
+        forbidden=_texts(found.get("forbidden", list(FORBIDDEN)), "checks.forbidden", place),
+        schema=schema,
+    )
+
+
+def _texts(found: Any, key: str, place: Place) -> tuple[str, ...]:
+    if not isinstance(found, list):
+        place.add(f"must be a list, not {kind_of(found)}", key)
+        return ()
+    if not all(isinstance(text, str) and text.strip() for text in found):
+        place.add("must be a list of texts, none of them empty", key)
+        return ()
+    return tuple(found)
+
+
+def _schema(found: Any, folder: str, root: Path, place: Place) -> dict[str, Any] | None:
+    if isinstance(found, str):
+        found = _read_schema(found, folder, root, place)
+    elif found is not None and not isinstance(found, dict):
+        place.add(f"must be a map or a file's name, not {kind_of(found)}", "checks.schema")
+    if not isinstance(found, dict):
+        return None
+    try:
+        schema_of(found)
+    except SchemaError as error:
+        place.add(str(error), "checks.schema")
+    return found
+
+
+def _read_schema(name: str, folder: str, root: Path, place: Place) -> Any:
+    file = Path(folder, name)
+    if not (root / file).resolve().is_relative_to(root.resolve()):
+        place.add(f"{name!r} is outside the data's folder", "checks.schema")
+        return None
+    problems = Problems()
+    found = load(root, str(file), problems)
+    for problem in problems.all():
+        place.add(f"{problem.file}: {problem.message}", "checks.schema")
+    if not len(problems) and not isinstance(found, dict):
+        place.add(f"{file}: must hold a map, not {kind_of(found)}", "checks.schema")
+    return found
+
+
 def _check_dependencies(
     component: Component, components: dict[str, Component], unreadable: set[str]
 ) -> tuple[Problem, ...]:
@@ -140,7 +214,8 @@ def _check_dependencies(
     place = Place(problems, file_of(component.name))
     for other in component.depends_on:
         if other not in components and other not in unreadable:
-            place.add(f"no component {other!r}{suggestion(other, components)}", "depends_on")
+            near = suggestion(other, components) or f": there is no {file_of(other)}"
+            place.add(f"no component {other!r}{near}", "depends_on")
     cycle = _cycle(component.name, components)
     if cycle:
         place.add(f"goes in a circle: {' -> '.join(cycle)}", "depends_on")

@@ -1,7 +1,7 @@
 """What runs have finished in an output folder: ``.zbeam/manifest.jsonl``, a line a file.
 
 A line is on the disk before the file that it describes gets its name. So after a crash at any
-point a file is either in place and known, or staged and known (see outputs.py), or not finished.
+point a file is either in place and known, or staged and known (see staging.py), or not finished.
 The lock beside it is held for as long as a run writes there.
 """
 
@@ -108,13 +108,33 @@ class Manifest:
         os.fsync(self._file)
         self._entries[name] = entry
 
+    def read(self) -> bytes:
+        """Fill the entries; returns the text up to the last whole line. Raises ``OSError``."""
+        try:
+            text = self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        text = text[: text.rfind(b"\n") + 1]
+        for n, line in enumerate(text.splitlines()):
+            try:
+                found = json.loads(line)
+                if n == 0 and "zbeam_manifest" in found:
+                    self._check_version(found["zbeam_manifest"])
+                    continue
+                entry = Entry(str(found["inputs"]), str(found["sha256"]), found.get("replaces"))
+                self._entries[str(found["file"])] = entry
+            except (ValueError, KeyError, TypeError):
+                self.spoiled += 1
+            self._lines += 1
+        return text
+
     # ---- opening ------------------------------------------------------------------------
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         self._ask_for_room()
-        text = self._read()
+        text = self.read()
         if self._lines > 2 * len(self._entries) + _SLACK:
             text = self._compact(text)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND
@@ -154,26 +174,6 @@ class Manifest:
         finally:
             os.close(file)
             probe.unlink()
-
-    def _read(self) -> bytes:
-        """Fill the entries; returns the text up to the last whole line."""
-        try:
-            text = self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
-        text = text[: text.rfind(b"\n") + 1]
-        for n, line in enumerate(text.splitlines()):
-            try:
-                found = json.loads(line)
-                if n == 0 and "zbeam_manifest" in found:
-                    self._check_version(found["zbeam_manifest"])
-                    continue
-                entry = Entry(str(found["inputs"]), str(found["sha256"]), found.get("replaces"))
-                self._entries[str(found["file"])] = entry
-            except (ValueError, KeyError, TypeError):
-                self.spoiled += 1
-            self._lines += 1
-        return text
 
     def _check_version(self, version: Any) -> None:
         if version != VERSION:

@@ -16,7 +16,7 @@ from typing import Any
 from zbeam_client.content.model import Material
 from zbeam_client.content.names import fault_in_name, slug_of, suggestion
 from zbeam_client.content.problems import Place, Problems, kind_of
-from zbeam_client.content.reading import read_yaml
+from zbeam_client.content.reading import load
 
 MATERIALS = "data/materials.yaml"
 _REFERENCE = "laser_parameters_template"
@@ -32,7 +32,7 @@ def load_materials(
     With no ``authors`` at all, which is a problem of its own, their ids are not looked up.
     """
     before = len(problems)
-    found = read_yaml(root, MATERIALS, problems)
+    found = load(root, MATERIALS, problems)
     if len(problems) > before:
         return ()
     if not isinstance(found, dict) or not isinstance(found.get("materials"), dict):

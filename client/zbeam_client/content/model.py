@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,13 @@ class Task:
     user_id: str = "zbeam-content"
 
 
+class Outside(NamedTuple):
+    """A file that tasks of a run depend on and that is not made by it."""
+
+    path: Path
+    checks: Checks
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All tasks of a run, each after those that it depends on."""
@@ -104,5 +111,5 @@ class Plan:
     tasks: tuple[Task, ...]
     out: Path
     """The output folder; absolute."""
-    outside: dict[str, Path] = field(default_factory=dict)
-    """Files of components that tasks depend on but that are not part of this run, by task key."""
+    outside: dict[str, Outside] = field(default_factory=dict)
+    """By the key that a task of this run would have."""

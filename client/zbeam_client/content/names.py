@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import lru_cache
 
 MAX_SLUG = 200
 """Characters. A file name has 255 bytes, and more than the slug is in it."""
@@ -14,6 +15,8 @@ _DROPPED = re.compile(r"[^a-z0-9-]")
 _COMPONENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 
 
+# Of a category it is asked for once a file.
+@lru_cache(maxsize=256)
 def slug_of(name: str) -> str:
     """Return a name for paths: lower case, ASCII letters, digits and single hyphens.
 
@@ -29,7 +32,7 @@ def fault_in_name(name: str) -> str:
     """Return why a material cannot have this name; "" if it can."""
     if not name.strip():
         return "is empty"
-    if any(not char.isprintable() for char in name):
+    if not name.isprintable():
         return "has a line break, a control character or another that cannot be seen"
     if "/" in name or "\\" in name or ".." in name:
         return "must not contain '/', '\\' or '..'"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zbeam_client.content.model import Component, Material
 from zbeam_client.content.names import slug_of, suggestion
+from zbeam_client.content.problems import Problems
 from zbeam_client.content.template import Placeholder, faults_in, placeholders, render
 
 DEFAULT_OUT = Path("content/components")
@@ -37,7 +39,7 @@ def _faults_in_field(placeholder: Placeholder) -> list[str]:
 
 def _fault_in_path(path: str) -> str:
     """Return why a path, relative to the output folder, is none; "" if it is good."""
-    if any(not char.isprintable() for char in path):
+    if not path.isprintable():
         return "has a line break, a control character or another that cannot be seen"
     for part in path.split("/"):
         if part in ("", ".", ".."):
@@ -47,19 +49,30 @@ def _fault_in_path(path: str) -> str:
     return ""
 
 
-def path_of(pattern: str, *, component: str, slug: str, category: str, suffix: str) -> str:
-    """Return a file's path, relative to the output folder. Raises ``ValueError`` if it is none.
+class Places:
+    """The paths of a run's files, no two of them the same; ``pattern`` has been found good."""
 
-    The pattern has been found good. The category goes in as its slug.
-    """
-    values = {
-        "component": component,
-        "slug": slug,
-        "category": slug_of(category),
-        "suffix": suffix,
-    }
-    path = render(pattern, values, {})
-    fault = _fault_in_path(path)
-    if fault:
-        raise ValueError(fault)
-    return path
+    def __init__(self, out: Path, pattern: str, problems: Problems) -> None:
+        self._out = out
+        self._pattern = pattern
+        self._problems = problems
+        self._taken: dict[str, str] = {}
+
+    def of(self, material: Material, component: Component) -> Path:
+        """Return a file's path; what is wrong with it goes to the problems."""
+        key = f"{material.slug}/{component.name}"
+        values = {
+            "component": component.name,
+            "slug": material.slug,
+            "category": slug_of(material.category),
+            "suffix": component.suffix,
+        }
+        path = render(self._pattern, values, {})
+        fault = _fault_in_path(path)
+        other = self._taken.setdefault(path, key)
+        if not fault and other != key:
+            fault = f"{path} would be the file of {other} too"
+        if not fault:
+            return self._out / path
+        self._problems.add("", fault, item=key, key="--pattern")
+        return self._out

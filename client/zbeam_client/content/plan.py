@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from zbeam_client.content.components import KNOWN, file_of
-from zbeam_client.content.model import Component, Material, Plan, Task
+from zbeam_client.content.model import Component, Material, Outside, Plan, Task
 from zbeam_client.content.names import find, suggestion
 from zbeam_client.content.paths import (
     DEFAULT_OUT,
     DEFAULT_PATTERN,
+    Places,
     faults_in_pattern,
-    path_of,
 )
 from zbeam_client.content.problems import Problems, listed
 from zbeam_client.content.project import Project
@@ -74,8 +74,8 @@ def make_plan(
         problems.add("", fault, key="--pattern")
     if faults:
         problems.check()
-    places = _Places(out.absolute(), pattern, problems)
-    outside: dict[str, Path] = {}
+    places = Places(out.absolute(), pattern, problems)
+    outside: dict[str, Outside] = {}
     tasks: list[Task] = []
     shared = {component.name: _Shared(component, model) for component in usable}
     for material in materials:
@@ -83,7 +83,8 @@ def make_plan(
             for other in component.depends_on:
                 key = f"{material.slug}/{other}"
                 if other not in shared and other in project.components and key not in outside:
-                    outside[key] = places.of(material, project.components[other])
+                    needed = project.components[other]
+                    outside[key] = Outside(places.of(material, needed), needed.checks)
             path = places.of(material, component)
             tasks.append(shared[component.name].task(material, path, values[material.slug]))
     _check_outside(outside, problems)
@@ -216,35 +217,6 @@ def _why(
     return f"there is no placeholder {{{placeholder.name}}}{near}"
 
 
-class _Places:
-    """Paths of the files, no two of them the same."""
-
-    def __init__(self, out: Path, pattern: str, problems: Problems) -> None:
-        self._out = out
-        self._pattern = pattern
-        self._problems = problems
-        self._taken: dict[str, str] = {}
-
-    def of(self, material: Material, component: Component) -> Path:
-        key = f"{material.slug}/{component.name}"
-        try:
-            path = path_of(
-                self._pattern,
-                component=component.name,
-                slug=material.slug,
-                category=material.category,
-                suffix=component.suffix,
-            )
-        except ValueError as error:
-            self._problems.add("", str(error), item=key, key="--pattern")
-            return self._out
-        other = self._taken.setdefault(path, key)
-        if other != key:
-            message = f"{path} would be the file of {other} too"
-            self._problems.add("", message, item=key, key="--pattern")
-        return self._out / path
-
-
 class _Shared:
     """What all tasks of one component have in common; made once, for there may be thousands."""
 
@@ -279,15 +251,15 @@ class _Shared:
         )
 
 
-def _check_outside(outside: dict[str, Path], problems: Problems) -> None:
+def _check_outside(outside: dict[str, Outside], problems: Problems) -> None:
     missing: dict[str, list[Path]] = {}
-    for key, path in outside.items():
-        if not path.is_file():
-            missing.setdefault(key.rpartition("/")[2], []).append(path)
+    for key, needed in outside.items():
+        if not needed.path.is_file():
+            missing.setdefault(key.rpartition("/")[2], []).append(needed.path)
     for component, paths in missing.items():
         problems.add(
             "",
-            f"others need the files of {component}, and {len(paths)} of them are not there: "
+            f"others need files of {component} that are not there: "
             f"{listed([str(path) for path in paths], 3)}; add {component} to the components, or "
             "write it first",
             key="--components",

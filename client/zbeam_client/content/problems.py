@@ -24,7 +24,7 @@ class DataError(ZbeamError):
         if len(self.problems) == 1:
             super().__init__("bad_request", lines.pop())
         else:
-            super().__init__("bad_request", f"the data has {len(self.problems)} problems")
+            super().__init__("bad_request", f"there are {len(self.problems)} problems")
         if len(self.problems) > LISTED:
             lines.append(f"and {len(self.problems) - LISTED} more")
         self.details = tuple(lines)

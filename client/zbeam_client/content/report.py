@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zbeam_client.content.estimate import CHARS_PER_TOKEN
 from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Plan, Task
 from zbeam_client.content.tally import Tally
@@ -17,8 +18,6 @@ from zbeam_client.files import AtomicFile
 
 REPORT = "report.json"
 ENDS = ("made", "skipped", "kept", "failed")
-CHARS_A_TOKEN = 4
-"""Roughly, for English text: for estimates only."""
 
 
 @dataclass(slots=True)
@@ -68,8 +67,10 @@ class Report:
         self.out = plan.out
         self.total = Row()
         self.components: dict[str, Row] = {}
-        self.failed: list[tuple[Task, str, str]] = []
+        self.failed: list[tuple[Task, str, str, str]] = []
+        """Item, code, reason, and an answer that was good and could not be written."""
         self.kept: list[tuple[Task, str]] = []
+        self.replaced: list[tuple[Task, str]] = []
         self.adopted = 0
         self.stopped = ""
         self.interrupted = False
@@ -101,9 +102,11 @@ class Report:
         self.kept.append((task, reason))
         self.note(task, "kept")
 
-    def note_failed(self, task: Task, code: str, reason: str, tally: Tally | None = None) -> None:
-        """Count an item that failed."""
-        self.failed.append((task, code, reason))
+    def note_failed(
+        self, task: Task, code: str, reason: str, tally: Tally | None = None, text: str = ""
+    ) -> None:
+        """Count an item that failed; ``text`` is an answer that was paid for all the same."""
+        self.failed.append((task, code, reason, text))
         self.note(task, "failed", tally)
 
     def end(self) -> None:
@@ -150,15 +153,21 @@ class Report:
                 name: {
                     **row.as_json(),
                     "prefix_chars": row.prefix_chars,
-                    "prefix_tokens_estimate": row.prefix_chars // CHARS_A_TOKEN,
+                    "prefix_tokens_estimate": row.prefix_chars // CHARS_PER_TOKEN,
                 }
                 for name, row in self.components.items()
             },
             "failed": [
-                {**self._item(task), "code": code, "reason": reason}
-                for task, code, reason in self.failed
+                {
+                    **self._item(task),
+                    "code": code,
+                    "reason": reason,
+                    **({"text": text} if text else {}),
+                }
+                for task, code, reason, text in self.failed
             ],
             "kept": [{**self._item(task), "reason": reason} for task, reason in self.kept],
+            "replaced": [{**self._item(task), "reason": reason} for task, reason in self.replaced],
         }
 
     def write(self) -> Path:

@@ -51,6 +51,15 @@ def decide(
     return Decision("skip")
 
 
+def owner_of(entry: Entry | None, content_hash: str | None) -> str:
+    """Tell why the file in a place is somebody's work; "" if it is ours or not there."""
+    if content_hash is None:
+        return ""
+    if entry is None:
+        return NOT_OURS
+    return "" if entry.sha256 == content_hash else EDITED
+
+
 def inputs_of(task: Task, parsed: dict[str, Any], model: str | None) -> str:
     """Return the hash of everything that shapes a file, the time of the run apart."""
     parts = {

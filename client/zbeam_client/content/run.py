@@ -161,10 +161,8 @@ class Run:
         parsed: dict[str, Any] = {}
         for key in task.depends_on:
             if key not in self._fields:
-                path = self._plan.outside.get(key)
-                if path is None:
-                    raise ValueError(f"it needs {key}, which is not part of the run")
-                self._fields[key] = read_dependency(str(path))
+                # The plan has every dependency: as a task, or else among the files outside.
+                self._fields[key] = read_dependency(self._plan.outside[key])
             parsed[key.rpartition("/")[2]] = self._fields[key]
             self._readers[key] -= 1
             if not self._readers[key]:
@@ -217,12 +215,14 @@ class Run:
         problem = writing.exception()
         if isinstance(problem, OSError):
             reason = f"cannot write {problem.filename or task.path}: {problem.strerror}"
-            self._fail(task, "internal", reason, result)
+            self._fail(task, "internal", reason, result, result.text)
             # A folder that cannot be written will not take the next file either.
             self.report.stopped = self.report.stopped or reason
         elif problem is not None:
             raise problem
         else:
+            if lost := writing.result():
+                self.report.replaced.append((task, lost))
             self.report.note(task, "made", result.tally)
             self._end(task, "made", "", result.fields)
         if cancelled:
@@ -236,8 +236,10 @@ class Run:
         self._schedule.done(task.key)
         self._progress.ended(task, end, reason)
 
-    def _fail(self, task: Task, code: str, reason: str, result: Result | None = None) -> None:
-        self.report.note_failed(task, code, reason, result.tally if result else None)
+    def _fail(
+        self, task: Task, code: str, reason: str, result: Result | None = None, text: str = ""
+    ) -> None:
+        self.report.note_failed(task, code, reason, result.tally if result else None, text)
         self._progress.ended(task, "failed", reason)
         for other, cause in self._schedule.failed(task.key):
             lost = f"it needs {cause}, which failed"

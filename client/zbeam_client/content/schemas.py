@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_PROBLEMS = 8
 _MAX_MESSAGE = 300
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class SchemaError(ValueError):
@@ -34,8 +35,8 @@ class Schema:
         try:
             kind.check_schema(schema)
         except Invalid as error:
-            where = "/".join(str(part) for part in error.absolute_path)
-            raise SchemaError(_short(f"{where or 'schema'}: {error.message}")) from None
+            where = "".join(f"{part}: " for part in error.absolute_path)
+            raise SchemaError(_short(f"is not a JSON Schema: {where}{error.message}")) from None
         dialect = kind.META_SCHEMA.get("$schema", "")
         specification = specification_with(dialect, default=DRAFT202012)
         # A registry of our own knows no way to fetch: references stay within the schema.
@@ -81,9 +82,8 @@ def _references(schema: Any) -> Iterator[str]:
     while todo:
         part = todo.pop()
         if isinstance(part, dict):
-            reference = part.get("$ref")
-            if isinstance(reference, str):
-                yield reference
+            found = (part.get(key) for key in _REFERENCES)
+            yield from (reference for reference in found if isinstance(reference, str))
             todo += part.values()
         elif isinstance(part, list):
             todo += part

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from zbeam_client.content import outputs
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content import staging
+from zbeam_client.content.checks import Verdict, check_file
+from zbeam_client.content.documents import Unreadable
+from zbeam_client.content.manifest import FOLDER as MANIFEST_FOLDER
 from zbeam_client.content.manifest import Entry, Manifest
-from zbeam_client.content.model import Checks, Plan, Task
-from zbeam_client.content.parsing import Unreadable, decode
-from zbeam_client.content.resume import Decision, decide
+from zbeam_client.content.model import Outside, Plan, Task
+from zbeam_client.content.problems import listed
+from zbeam_client.content.reading import read_bytes
+from zbeam_client.content.resume import Decision, decide, owner_of
 from zbeam_client.content.work import Result
 from zbeam_shared.errors import ZbeamError
-
-_SHOWN = 5
-_FORMS = {".md": "frontmatter", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
 class Seen(NamedTuple):
@@ -43,107 +45,144 @@ class Store:
             if entry is None:
                 continue
             path = os.fspath(task.path)
-            if not os.path.lexists(outputs.temporary_of(path, entry.sha256)):
+            if not os.path.lexists(staging.temporary_of(path, entry.sha256)):
                 continue
-            there = outputs.read(path)
+            there = staging.hash_of_file(path)
             # A file that was edited meanwhile is worth more than what was to replace another.
-            if there is None or outputs.hash_of(there) == entry.replaces:
-                adopted += outputs.adopt(path, entry.sha256)
+            if there is None or there == entry.replaces:
+                adopted += staging.adopt(path, entry.sha256)
         self.clean(plan)
         return adopted
 
     def clean(self, plan: Plan) -> None:
         """Remove what dead runs left half done in the folders of a plan."""
-        outputs.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
+        staging.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
 
     def look(self, task: Task, inputs: str, *, fields_wanted: bool) -> Seen:
-        """Tell what to do with a file under --resume."""
-        data = outputs.read(os.fspath(task.path))
+        """Tell what to do with a file under --resume. Raises ``ValueError`` if it is none."""
+        data = _read(os.fspath(task.path))
         if data is None:
             return Seen(decide(None, inputs, None, ()), {})
-        content_hash = outputs.hash_of(data)
+        content_hash = staging.hash_of(data)
         entry = self._manifest.get(task.path)
         # Only what passed its checks is on record, and the checks are among its inputs.
         known = entry is not None and entry == (inputs, content_hash, entry.replaces)
         judged = Verdict("")
         if not known or fields_wanted:
-            judged = _judge(data, task.checks)
+            judged = check_file(data, task.checks)
         return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
 
-    def put(self, task: Task, inputs: str, result: Result) -> None:
-        """Put a good answer in its place, on record first; may be called from several threads."""
+    def put(self, task: Task, inputs: str, result: Result) -> str:
+        """Put a good answer in its place, on record first; may be called from several threads.
+
+        Returns "", or why what it replaced was somebody's work.
+        """
         path = os.fspath(task.path)
         data = result.text.encode("utf-8", "replace")
-        content_hash = outputs.hash_of(data)
+        content_hash = staging.hash_of(data)
         os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-        there = outputs.read(path)
-        temporary = outputs.stage(path, data, content_hash)
-        replaces = None if there is None else outputs.hash_of(there)
+        replaces = staging.hash_of_file(path)
+        lost = owner_of(self._manifest.get(task.path), replaces)
+        temporary = staging.stage(path, data, content_hash)
         try:
             self._manifest.add(
                 task.path, Entry(inputs, content_hash, replaces), _facts(task, result)
             )
         except BaseException:
-            outputs.discard(temporary)
+            staging.discard(temporary)
             raise
-        outputs.place(temporary, path)
+        staging.place(temporary, path)
+        return lost
 
 
-def read_dependency(path: str) -> dict[str, Any]:
+def read_dependency(file: Outside) -> dict[str, Any]:
     """Return the fields of a file that this run does not make. Raises ``ValueError``."""
-    form = _FORMS.get(os.path.splitext(path)[1], "text")  # noqa: PTH122
-    try:
-        data = outputs.read(path)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    path = os.fspath(file.path)
+    data = _read(path)
     if data is None:
         raise ValueError(f"there is no {path}, which it needs: make that component too")
-    judged = _judge(data, Checks(form=form))
+    judged = check_file(data, file.checks)
     if judged.problems:
         raise ValueError(f"{path}, which it needs, is not good: {'; '.join(judged.problems)}")
     return judged.fields
 
 
-def require_writable(plan: Plan) -> None:
-    """Raise ``ZbeamError`` unless every folder of a plan is, or can be made, writable."""
+def _read(path: str) -> bytes | None:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except Unreadable as error:
+        raise ValueError(f"{path} {error}") from None
+
+
+def require_usable(plan: Plan) -> None:
+    """Raise ``ZbeamError`` bad_request unless every file of a plan can be put in its place.
+
+    Links may not lead out of the output folder, folders must be writable (or their making
+    possible), and what is in a file's place must be a file.
+    """
+    root = os.path.realpath(plan.out)
+    folders = {os.fspath(task.path.parent) for task in plan.tasks}
     done: set[str] = set()
-    for folder in (plan.out, *(task.path.parent for task in plan.tasks)):
-        there = os.fspath(folder)
-        while there not in done:
-            done.add(there)
-            if os.path.lexists(there):
-                problem = None
-                if not os.path.isdir(there):  # noqa: PTH112
-                    problem = f"{there} is not a folder"
-                elif not os.access(there, os.W_OK | os.X_OK):
-                    problem = f"{there} cannot be written"
-                if problem:
-                    raise ZbeamError(
-                        "bad_request", problem, hint="choose another folder with --out"
-                    )
-                break
-            there = os.path.dirname(there)  # noqa: PTH120
+    for folder in (os.fspath(plan.out), os.fspath(plan.out / MANIFEST_FOLDER), *folders):
+        real = os.path.realpath(folder)
+        if real != root and not real.startswith(os.path.join(root, "")):  # noqa: PTH118
+            raise ZbeamError(
+                "bad_request",
+                f"{folder} leads out of the output folder, to {real}",
+                hint="put a folder in the link's place, or choose another folder with --out",
+            )
+        _require_writable(folder, done)
+    taken = [task.path for task in plan.tasks if _is_no_file(task.path)]
+    if taken:
+        raise ZbeamError(
+            "bad_request",
+            f"in {plan.out} something else is where files belong: {_named(taken, plan)}",
+            hint="move it away, or choose another folder with --out",
+        )
+
+
+def _require_writable(folder: str, done: set[str]) -> None:
+    """Look at a folder, or at the nearest one above it that exists; each is looked at once."""
+    there = folder
+    while there not in done:
+        done.add(there)
+        if os.path.lexists(there):
+            problem = None
+            if not os.path.isdir(there):  # noqa: PTH112
+                problem = f"{there} is not a folder"
+            elif not os.access(there, os.W_OK | os.X_OK):
+                problem = f"{there} cannot be written"
+            if problem:
+                raise ZbeamError("bad_request", problem, hint="choose another folder with --out")
+            return
+        there = os.path.dirname(there)  # noqa: PTH120
+
+
+def _is_no_file(path: Path) -> bool:
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  35,000 of them
+    except OSError:
+        return False
 
 
 def require_absent(plan: Plan) -> None:
     """Raise ``ZbeamError`` bad_request if a file of the plan is there already."""
     there = [task.path for task in plan.tasks if os.path.lexists(task.path)]
-    if not there:
-        return
-    named = ", ".join(os.path.relpath(path, plan.out) for path in there[:_SHOWN])
-    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
-    raise ZbeamError(
-        "bad_request",
-        f"{len(there)} of {len(plan.tasks)} files are in {plan.out} already: {named}{more}",
-        hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
-    )
+    if there:
+        raise ZbeamError(
+            "bad_request",
+            f"{len(there)} of {len(plan.tasks)} files are in {plan.out} already: "
+            f"{_named(there, plan)}",
+            hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
+        )
 
 
-def _judge(data: bytes, checks: Checks) -> Verdict:
-    try:
-        return check(decode(data), checks)
-    except Unreadable as error:
-        return Verdict("", problems=(f"the file {error}",))
+def _named(paths: list[Path], plan: Plan) -> str:
+    return listed([os.path.relpath(path, plan.out) for path in paths])
 
 
 def _facts(task: Task, result: Result) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from zbeam_client.aio import AsyncClient
 from zbeam_client.content import again
-from zbeam_client.content.checks import Verdict, check
+from zbeam_client.content.checks import check_response
 from zbeam_client.content.model import Task
 from zbeam_client.content.tally import Tally
 from zbeam_client.content.template import render
@@ -24,7 +24,6 @@ from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
-RETRIES = 2
 OUTAGE_S = 120.0
 """How long an item without a deadline waits for a daemon, an upstream or a place."""
 
@@ -44,7 +43,7 @@ class WorkSettings:
     timeout_s: float | None = None
     client_name: str | None = None
     autostart: bool = True
-    retries: int = RETRIES
+    retries: int = again.RETRIES
     fresh: bool = False
     upstream: str = ""
     model: str | None = None
@@ -146,7 +145,8 @@ class Work:
                 await asyncio.sleep(again.pause_s(error.code, max(tries, waits), _chance.random()))
                 continue
             waits, self._waiting_since = 0, None
-            judged = self._judge(response)
+            max_tokens = self._task.parameters.get("max_tokens")
+            judged = check_response(response, self._task.checks, max_tokens)
             if judged.good:
                 return Result(
                     self._task.key,
@@ -207,13 +207,6 @@ class Work:
             raise
         self.tally.take(response)
         return response
-
-    def _judge(self, response: GenerationResponse) -> Verdict:
-        judged = check(response.content, self._task.checks)
-        if response.finish_reason != "length":
-            return judged
-        cut = again.cut_off(self._task.parameters.get("max_tokens"))
-        return Verdict(judged.text, problems=(cut,))
 
     def _patient(self) -> bool:
         now = time.monotonic()

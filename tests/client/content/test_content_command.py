@@ -59,7 +59,7 @@ def test_problems_are_listed_a_line_each(nobody: Command, site: Site) -> None:
     site.items({"name": "Iron", "author_id": 9}, {"name": "a/b", "author_id": 1})
     done = nobody("materials", "--data", str(site.root), "--json")
     head, *details = lines(done)
-    assert head == "zbeam-client: the data has 2 problems"
+    assert head == "zbeam-client: there are 2 problems"
     assert [line.strip()[:32] for line in details] == ["data/materials.yaml: metal, item"] * 2
     error = json.loads(done.stdout)["error"]
     assert (error["code"], len(error["details"])) == ("bad_request", 2)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zbeam_client.content.model import Checks, Component, Material
 from zbeam_client.content.names import fault_in_name, find, slug_of, suggestion
-from zbeam_client.content.paths import DEFAULT_PATTERN, faults_in_pattern, path_of
+from zbeam_client.content.paths import DEFAULT_PATTERN, Places, faults_in_pattern
+from zbeam_client.content.problems import Problems
 
 OUT = Path("/srv/out")
 
@@ -57,20 +59,27 @@ fragments = st.sampled_from(
 )  # fmt: skip
 
 
+def place(pattern: str, name: str, category: str) -> tuple[Path, str]:
+    """Where a text about a material goes, and what is wrong with that."""
+    problems = Problems()
+    material = Material(name, slug_of(name), category, 1, {})
+    path = Places(OUT, pattern, problems).of(
+        material, Component("text", "", {}, (), ".md", Checks())
+    )
+    return path, "; ".join(problem.message for problem in problems.all())
+
+
 @given(st.lists(fragments, max_size=8).map("".join), st.text(max_size=30), st.text(max_size=30))
 def test_no_pattern_and_no_name_lead_outside(pattern: str, name: str, category: str) -> None:
     if faults_in_pattern(pattern) or fault_in_name(name):
         return
-    try:
-        path = path_of(
-            pattern, component="text", slug=slug_of(name), category=category, suffix=".md"
-        )
-    except ValueError:
+    path, fault = place(pattern, name, category)
+    if fault:
         return
-    whole = os.path.normpath(OUT / path)
+    whole = os.path.normpath(path)
     assert whole.startswith(f"{OUT}/")
-    assert str(OUT / path) == whole
-    assert path.isprintable()
+    assert str(path) == whole
+    assert whole.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -94,9 +103,11 @@ def test_what_is_wrong_with_a_pattern(pattern: str, fault: str) -> None:
 
 
 def test_the_path_of_z_beam_generator() -> None:
-    parts = {"component": "jsonld", "slug": "alumina", "category": "ceramic", "suffix": ".yaml"}
-    assert path_of(DEFAULT_PATTERN, **parts) == "jsonld/alumina-laser-cleaning.yaml"
-    assert path_of("{category}/{slug}{suffix}", **parts) == "ceramic/alumina.yaml"
+    for pattern, path in (
+        (DEFAULT_PATTERN, "text/alumina-laser-cleaning.md"),
+        ("{category}/{slug}{suffix}", "ceramic/alumina.md"),
+    ):
+        assert place(pattern, "Alumina", "Ceramic") == (OUT / path, "")
 
 
 def test_a_name_is_found_in_any_case_or_by_its_slug() -> None:

@@ -6,6 +6,8 @@ import pickle
 from pathlib import Path
 
 from support.site import NOW, Site, material
+from zbeam_client.content.components import FORBIDDEN
+from zbeam_client.content.model import Checks
 from zbeam_client.content.plan import Selection, make_plan
 from zbeam_client.content.template import hashed_values, render
 
@@ -70,7 +72,7 @@ def test_a_dependency_that_is_not_selected_must_be_there(site: Site) -> None:
     assert "add frontmatter to the components" in problem
     site.write("out/frontmatter/alumina-laser-cleaning.md", "---\ntitle: x\n---\n")
     plan = site.plan("caption", materials=("Alumina",))
-    assert plan.outside == {"alumina/frontmatter": path}
+    assert plan.outside == {"alumina/frontmatter": (path, Checks("frontmatter", (), 1, FORBIDDEN))}
     assert [task.key for task in plan.tasks] == ["alumina/caption"]
 
 

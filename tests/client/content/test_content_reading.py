@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from zbeam_client.content import reading
+from zbeam_client.content import documents
+from zbeam_client.content.documents import Unreadable, parse_yaml
 from zbeam_client.content.problems import Problems
-from zbeam_client.content.reading import parse_yaml, read_json, read_text
+from zbeam_client.content.reading import load
 
 
 def parsed(text: str) -> tuple[Any, str]:
-    problems = Problems()
-    value = parse_yaml(text, "f.yaml", problems)
-    return value, "; ".join(map(str, problems.all()))
+    try:
+        return parse_yaml(text), ""
+    except Unreadable as error:
+        return None, str(error)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,9 @@ def test_yaml_is_read_as_people_mean_it(text: str, value: Any) -> None:
         ("a: *nobody", "line 1: found undefined alias"),
         ("? [a]\n: 1", "line 1: a key must be text"),
         ("a: 1\n---\nb: 2", "line 2"),
-        ("a: \x01", "f.yaml: "),
-        ("[" * 100_000, "f.yaml: "),
-        ("- " * 50_000 + "x", "f.yaml: "),
+        ("a: \x01", "control characters"),
+        ("[" * 100_000, "depth"),
+        ("- " * 50_000 + "x", "depth"),
         ("a: {<<: 5}", "line 1: << takes a map"),
         (f"a: {'9' * 5000}", "line 1: "),
         ("a: !!int x", "line 1: 'x' is not a !!int"),
@@ -82,7 +84,7 @@ def test_a_fifo_or_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     problems = Problems()
     for name in ("fifo", "folder", "nothing"):
-        assert read_text(tmp_path, name, problems) is None
+        assert load(tmp_path, name, problems) is None
     fifo, folder, nothing = map(str, problems.all())
     assert fifo == "fifo: is not a regular file"
     assert folder.startswith("folder: ")
@@ -94,9 +96,9 @@ def test_a_file_is_utf8_and_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"x" * 101)
     (tmp_path / "bom").write_bytes(b"\xef\xbb\xbfa")
     problems = Problems()
-    assert read_text(tmp_path, "latin1", problems) is None
-    assert read_text(tmp_path, "big", problems, limit=100) is None
-    assert read_text(tmp_path, "bom", problems) == "a"
+    assert load(tmp_path, "latin1", problems) is None
+    assert load(tmp_path, "big", problems, limit=100) is None
+    assert load(tmp_path, "bom", problems) == "a"
     assert [str(problem) for problem in problems.all()] == [
         "latin1: line 2: is not UTF-8 (byte 0xe9)",
         "big: has more than 100 bytes",
@@ -109,17 +111,19 @@ def test_a_file_is_utf8_and_has_an_end(tmp_path: Path) -> None:
         ("[1,", "line 1: "),
         ('{"a": 1, "a": 2}', "'a' stands twice"),
         ("[NaN]", "NaN is not a number"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested deeper"),
         ('["\\ud800"]', "surrogate"),
         ("", "line 1: "),
+        ("[" * 70 + "]" * 70, "nested deeper"),
+        ("[1e999]", "Out of range"),
     ],
 )
 def test_what_is_wrong_with_json_is_named(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "f.json").write_text(text)
     problems = Problems()
-    assert read_json(tmp_path, "f.json", problems) is None
+    assert load(tmp_path, "f.json", problems) is None
     assert problem in str(problems.all()[0])
 
 
 def test_the_loader_is_the_fast_one() -> None:
-    assert reading._LOADER.__name__ == "CSafeLoader"
+    assert documents._LOADER.__name__ == "CSafeLoader"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from support.site import NOW, Site
+from zbeam_client.content.estimate import Price, estimate, prompt_of, tokens_in
 from zbeam_client.content.plan import Selection, make_plan
-from zbeam_client.content.preview import Price, estimate, prompt_of, tokens_in
 from zbeam_client.content.project import load_project
 
 SAMPLE = Path(__file__).parents[3] / "examples/sample-site"

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from zbeam_client.content import outputs
+from zbeam_client.content import staging
 from zbeam_client.content.manifest import Entry, Manifest
 from zbeam_client.content.model import Checks, Plan, Task
 from zbeam_client.content.resume import EDITED, EDITED_AND_OLD, NOT_OURS, decide, inputs_of
-from zbeam_client.content.store import Store, require_absent, require_writable
+from zbeam_client.content.store import Store, require_absent, require_usable
 from zbeam_client.content.work import Result
 from zbeam_shared.errors import ZbeamError
 
@@ -41,9 +41,9 @@ def task(out: Path, slug: str = "copper") -> Task:
     )
 
 
-def put(out: Path, one: Task, text: str = GOOD, inputs: str = "in") -> None:
+def put(out: Path, one: Task, text: str = GOOD, inputs: str = "in") -> str:
     with Manifest(out) as manifest:
-        Store(manifest).put(one, inputs, Result(one.key, text=text))
+        return Store(manifest).put(one, inputs, Result(one.key, text=text))
 
 
 def look(out: Path, one: Task, inputs: str = "in") -> tuple[str, str]:
@@ -106,6 +106,18 @@ def test_a_finished_file_is_known_to_the_next_run(tmp_path: Path) -> None:
     assert look(tmp_path, one)[0] == "make"
 
 
+def test_whose_work_was_replaced_is_told(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    one.path.parent.mkdir()
+    one.path.write_text("mine")
+    assert put(tmp_path, one) == NOT_OURS
+    assert put(tmp_path, one, GOOD + "newer\n") == ""
+    one.path.write_text(GOOD + "mine")
+    assert put(tmp_path, one) == EDITED
+    one.path.unlink()
+    assert put(tmp_path, one) == ""
+
+
 def test_the_folder_may_be_moved(tmp_path: Path) -> None:
     put(tmp_path / "a", task(tmp_path / "a"))
     (tmp_path / "a").rename(tmp_path / "b")
@@ -140,7 +152,7 @@ def killed(out: Path, module: str, name: str, text: str = GOOD) -> None:
 
 def test_an_answer_that_was_paid_for_outlives_kill_9_before_its_rename(tmp_path: Path) -> None:
     one = task(tmp_path)
-    killed(tmp_path, "outputs", "place")
+    killed(tmp_path, "staging", "place")
     assert not one.path.exists()
     assert take_over(tmp_path, one) == 1
     assert names(tmp_path) == ["copper.md"]
@@ -150,7 +162,7 @@ def test_an_answer_that_was_paid_for_outlives_kill_9_before_its_rename(tmp_path:
 def test_so_does_one_that_was_to_replace_an_older_file(tmp_path: Path) -> None:
     one = task(tmp_path)
     put(tmp_path, one, inputs="old")
-    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    killed(tmp_path, "staging", "place", GOOD + "newer\n")
     assert take_over(tmp_path, one) == 1
     assert one.path.read_text() == GOOD + "newer\n"
 
@@ -158,14 +170,14 @@ def test_so_does_one_that_was_to_replace_an_older_file(tmp_path: Path) -> None:
 def test_but_not_over_a_file_that_was_edited_since(tmp_path: Path) -> None:
     one = task(tmp_path)
     put(tmp_path, one, inputs="old")
-    killed(tmp_path, "outputs", "place", GOOD + "newer\n")
+    killed(tmp_path, "staging", "place", GOOD + "newer\n")
     one.path.write_text(GOOD + "mine\n")
     assert take_over(tmp_path, one) == 0
     assert one.path.read_text() == GOOD + "mine\n"
     assert names(tmp_path) == ["copper.md"]
 
 
-@pytest.mark.parametrize(("module", "name"), [("outputs", "write_all"), ("manifest", "write_all")])
+@pytest.mark.parametrize(("module", "name"), [("staging", "write_all"), ("manifest", "write_all")])
 def test_half_a_file_and_half_a_record_are_cleared_away(
     tmp_path: Path, module: str, name: str
 ) -> None:
@@ -179,8 +191,8 @@ def test_half_a_file_and_half_a_record_are_cleared_away(
 
 def test_a_staged_file_that_is_damaged_is_not_adopted(tmp_path: Path) -> None:
     one = task(tmp_path)
-    killed(tmp_path, "outputs", "place")
-    staged = outputs.temporary_of(str(one.path), outputs.hash_of(GOOD.encode()))
+    killed(tmp_path, "staging", "place")
+    staged = staging.temporary_of(str(one.path), staging.hash_of(GOOD.encode()))
     Path(staged).write_text("half")
     assert take_over(tmp_path, one) == 0
     assert names(tmp_path) == []
@@ -281,4 +293,35 @@ def test_a_file_in_the_place_of_a_folder(tmp_path: Path, place: str) -> None:
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_text("")
     with pytest.raises(ZbeamError, match="is not a folder"):
-        require_writable(Plan((task(out),), out))
+        require_usable(Plan((task(out),), out))
+
+
+@pytest.mark.parametrize("place", ["", "frontmatter", ".zbeam"])
+def test_no_link_leads_out_of_the_output_folder(tmp_path: Path, place: str) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    if place:
+        out.mkdir()
+    (out / place).symlink_to(outside)
+    plan = Plan((task(out),), out)
+    if not place:
+        require_usable(plan)  # the folder itself may be anywhere
+        return
+    with pytest.raises(ZbeamError, match="leads out of the output folder"):
+        require_usable(plan)
+    (out / place).unlink()
+    (out / "elsewhere").mkdir()
+    (out / place).symlink_to("elsewhere")
+    require_usable(plan)
+
+
+def test_what_is_no_file_is_found_before_anything_is_paid_for(tmp_path: Path) -> None:
+    # Reading a FIFO would hang the run; a folder cannot be replaced by a file.
+    folder, fifo, dangling = (task(tmp_path, name) for name in ("folder", "fifo", "dangling"))
+    folder.path.mkdir(parents=True)
+    os.mkfifo(fifo.path)
+    dangling.path.symlink_to(tmp_path / "nothing")
+    for one in (folder, fifo):
+        with pytest.raises(ZbeamError, match=f"something else .*{one.path.name}"):
+            require_usable(Plan((one, dangling), tmp_path))
+    require_usable(Plan((dangling,), tmp_path))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zbeam_client.cli.progress import FAILURES, LINE_S, PlainLines, Teller, summary
 from zbeam_client.content import again
-from zbeam_client.content.defaults import defaults_in
+from zbeam_client.content.estimate import defaults_in
 from zbeam_client.content.model import Checks, Plan, Task
 from zbeam_client.content.prefix import Prefixes
 from zbeam_client.content.report import Report

@@ -12,7 +12,7 @@ import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 
 from zbeam_client.files import move_into_place, write_all
 
@@ -26,11 +26,11 @@ def hash_of(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def read(path: str) -> bytes | None:
-    """Return a file's content, None if there is none. Raises ``OSError``."""
+def hash_of_file(path: str) -> str | None:
+    """Return the hash of a file's content, None if there is none. Raises ``OSError``."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  35,000 of them
-            return file.read()
+            return file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
 
@@ -85,8 +85,7 @@ def place(temporary: str, path: str) -> None:
 def adopt(path: str, content_hash: str) -> bool:
     """Put a staged file in its place if it is whole; tells whether it was. Raises ``OSError``."""
     temporary = temporary_of(path, content_hash)
-    data = read(temporary)
-    if data is None or hash_of(data) != content_hash:
+    if hash_of_file(temporary) != content_hash:
         return False
     place(temporary, path)
     return True

@@ -1,0 +1,43 @@
+"""What ``--resume`` would still have to make; looked up without a lock, nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from zbeam_client.content.manifest import Manifest
+from zbeam_client.content.model import Plan
+from zbeam_client.content.resume import inputs_of
+from zbeam_client.content.store import Store, read_dependency
+
+
+def remaining(plan: Plan, model: str | None) -> Plan:
+    """Return the plan with those tasks only that a run under --resume would begin.
+
+    ``model`` is the daemon's, for tasks that name none. Raises ``OSError``.
+    """
+    manifest = Manifest(plan.out)
+    manifest.read()
+    store = Store(manifest)
+    wanted = {key for task in plan.tasks for key in task.depends_on}
+    fields: dict[str, dict[str, Any]] = {}
+    left = []
+    for task in plan.tasks:
+        try:
+            # A dependency that is to be made has no fields yet: KeyError.
+            parsed = {
+                key.rpartition("/")[2]: (
+                    read_dependency(plan.outside[key]) if key in plan.outside else fields[key]
+                )
+                for key in task.depends_on
+            }
+            inputs = inputs_of(task, parsed, model)
+            seen = store.look(task, inputs, fields_wanted=task.key in wanted)
+        except (KeyError, ValueError):
+            left.append(task)
+            continue
+        if seen.decision.action == "make":
+            left.append(task)
+        else:
+            fields[task.key] = seen.fields
+    return replace(plan, tasks=tuple(left))
