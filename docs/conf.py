@@ -19,6 +19,9 @@ copyright = "the zbeam authors"
 language = "en"
 smartquotes = False  # they would make one dash of --json
 
+# Python's own documentation is elsewhere, and nothing is fetched to link there.
+nitpick_ignore = [("py:class", "collections.abc.Callable")]
+
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
 source_suffix = {".md": "markdown"}
 exclude_patterns: list[str] = []
