@@ -254,7 +254,7 @@ class Direct:
 
     def _add(self, check: Check) -> None:
         # Some servers repeat what they refuse.
-        hidden = self._settings.api_key.hidden_in
+        hidden = self._settings.hidden
         self._checks.append(check.replace(detail=hidden(check.detail), fix=hidden(check.fix)))
 
 

@@ -170,7 +170,7 @@ class Upstream:
         if error is None or refused or error.code == "content_filter":
             self.breaker.success()  # a refusal is an answer too
         elif error.code in _TROUBLE:
-            self.breaker.failure(now, error.message, admitted=began)
+            self.breaker.failure(now, error.for_others, admitted=began)
 
     def raise_ceilings(self, now: float) -> None:
         """Let the learned limits recover after quiet time."""
@@ -304,13 +304,13 @@ class Upstream:
         if response.status != 200:
             raise self._without_key(explain(response.status, body))
         try:
-            return decode_json(body)
+            return decode_json(self.settings.hidden(body.decode()).encode())
         except (ValueError, RecursionError):
             raise self._without_key(bad_response(f"{path} is not JSON", body)) from None
 
     def _without_key(self, error: ZbeamError) -> ZbeamError:
         # Some servers repeat what they refuse.
-        error.message = self.settings.api_key.hidden_in(error.message)
+        error.message = self.settings.hidden(error.message)
         return error
 
     def models(self) -> list[Any]:
