@@ -95,6 +95,7 @@ warm = {warm}
         self.environ.pop("ZBEAM_CONFIG", None)
         self.log_file = self.folder / "zbeamd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.defective = False  # a test's own defects: their lines in the log are as they must be
         self._peers: list[Peer] = []
         try:
             self.start(wait=wait)
@@ -239,7 +240,7 @@ warm = {warm}
             with contextlib.suppress(FileNotFoundError):
                 self._folder.cleanup()
             for defect in ("Traceback", ".crashed", " call.failed"):
-                assert defect not in problem, problem
+                assert self.defective or defect not in problem, problem
         return status
 
 
