@@ -307,10 +307,14 @@ def served(scene: Scene) -> None:
 
 
 def repeated(scene: Scene) -> None:
-    for name, script in ECHOES.items():
+    for script in ECHOES.values():
         scene.api.script = script
-        assert not scene.generate()["ok"], name
-        scene.ask(m.Generate(chat=chat(PROMPT), stream=True), m.Models(), m.Balance(), m.Status())
+        for stream in (False, True):
+            scene.ask(m.Generate(chat=chat(PROMPT), stream=stream))
+        scene.ask(m.Models(), m.Balance(), m.Status())
+    for name in ("status 401", "an error in the stream"):
+        scene.api.script = ECHOES[name]
+        assert not scene.generate()["ok"]
     assert "sk-****cdef" in scene.daemon.log
 
 
@@ -342,6 +346,8 @@ def diagnosed(scene: Scene) -> None:
     for script in (answer_with([ANSWER]), *ECHOES.values()):
         scene.api.script = script
         scene.ask(m.Doctor())
+    for name in ("status 400", "status 401"):
+        scene.api.script = ECHOES[name]
         scene.zbeamd("check", "--json", "--upstream", "--config", str(scene.daemon.config))
     scene.client("doctor", "-v")
     scene.client("doctor", "--json", "--probe")
@@ -410,7 +416,7 @@ def given_up(scene: Scene) -> None:
         held.wait(20)
         handler.close_connection = True
 
-    scene.start(timeouts="progress_s = 1")
+    scene.start(timeouts="any_byte_s = 1")
     scene.api.script = hold
     try:
         assert scene.generate("--timeout", "0.3")["error"]["code"] == "deadline_exceeded"
