@@ -279,7 +279,9 @@ def bad_response(what: str, data: bytes) -> ZbeamError:
     """Make the error for an answer that makes no sense, with the beginning of what came."""
     shown = data[:120].decode("utf-8", "replace")
     message = f"{what}: {shown!r}" if shown else what
-    return ZbeamError("bad_response", message, hint="if it happens again, check base_url")
+    error = ZbeamError("bad_response", message, hint="if it happens again, check base_url")
+    error.public = what
+    return error
 
 
 def _error_event(error: Any) -> ZbeamError:

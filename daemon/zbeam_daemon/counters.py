@@ -65,4 +65,4 @@ class Counters:
     def trouble(self, now: float, error: ZbeamError) -> None:
         """Remember an attempt's error, for people who look at the status."""
         if error.code not in _PRIVATE:
-            self.last_error = Trouble(now, error.code, error.message, error.http_status)
+            self.last_error = Trouble(now, error.code, error.for_others, error.http_status)

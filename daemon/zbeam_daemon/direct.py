@@ -73,7 +73,9 @@ class Direct:
         finally:
             if self._session is not None:
                 self._session.close()
-        return self._checks
+        # Some servers repeat what they refuse.
+        hidden = self._settings.hidden
+        return [c.replace(detail=hidden(c.detail), fix=hidden(c.fix)) for c in self._checks]
 
     @property
     def _tunnels(self) -> bool:
@@ -253,9 +255,7 @@ class Direct:
         raise _Stop
 
     def _add(self, check: Check) -> None:
-        # Some servers repeat what they refuse.
-        hidden = self._settings.api_key.hidden_in
-        self._checks.append(check.replace(detail=hidden(check.detail), fix=hidden(check.fix)))
+        self._checks.append(check)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class Generation:
             self.upstream.log.info(
                 "request.retry",
                 request=self.name,
-                cause=error.message,
+                cause=error.for_others,
                 delay_s=delay_s,
                 possible_double=again.possible_double,
             )
@@ -278,7 +278,7 @@ class Generation:
             )
         if error is not None:
             # Some servers repeat what they refuse.
-            error.message = self._settings.api_key.hidden_in(error.message)
+            error.message = self._settings.hidden(error.message)
         self.upstream.learn(self.call, error, failure, began)
         return error, failure
 

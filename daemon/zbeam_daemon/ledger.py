@@ -74,7 +74,7 @@ def usage_fields(asked_for: str, outcome: Outcome, error: ZbeamError | None) -> 
     return {
         "model": outcome.model or asked_for,
         "outcome": error.code if error else "ok",
-        "cause": error.message if error else None,
+        "cause": error.for_others if error else None,
         "http_status": error.http_status if error else None,
         "finish_reason": outcome.finish_reason,
         "attempts": len(outcome.attempts),

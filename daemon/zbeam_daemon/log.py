@@ -95,7 +95,9 @@ class Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; called from native threads too, which is all right for a write."""
-        self._log.warning("library.warning", library=record.name, message=record.getMessage())
+        # Without the values that belong into it, which may be what the API sent.
+        text = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        self._log.warning("library.warning", library=record.name, message=text)
 
 
 def _shown(value: object) -> str:
@@ -136,11 +138,11 @@ def _cut(value: object, length: int) -> object:
     return text if len(text) <= length else f"{text[:length]}..."
 
 
-def defect(error: BaseException) -> str:
-    """Return what a defect of ours was and where, as type, file and line.
+def defect(error: BaseException, frames: int = 1) -> str:
+    """Return what a defect of ours was and where, as type and the innermost ``frames``.
 
     Not its text: that of a UnicodeError, say, holds the text that it failed on, a prompt.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    found = traceback.extract_tb(error.__traceback__)[-frames:]
+    where = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(found))
+    return f"{type(error).__name__} at {where}" if where else type(error).__name__

@@ -75,12 +75,13 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 
     monkey.patch_all(thread=False, queue=False, select=False)
 
-    from zbeam_daemon import activation
+    from zbeam_daemon import activation, crash
     from zbeam_daemon.config import load as configuration
     from zbeam_daemon.runtime import claim
     from zbeam_daemon.service import Service
     from zbeam_shared.paths import user_endpoint
 
+    crash.no_core()
     try:
         handed = activation.take_listeners(os.environ)
         environ = dict(os.environ)

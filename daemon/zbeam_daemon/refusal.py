@@ -17,6 +17,8 @@ from zbeam_daemon.session import ExchangeError
 from zbeam_shared.errors import ZbeamError
 
 MAX_MESSAGE = 500
+ABOUT_THE_REQUEST = ("invalid_parameters", "too_large")
+"""Refusals whose text may quote the request: its caller alone is told."""
 
 _BY_STATUS = {
     400: ("invalid_parameters", ""),
@@ -48,7 +50,10 @@ def explain(status: int, body: bytes) -> ZbeamError:
     )
     said = _message(body)
     message = f"the API answered {status}" + (f": {said}" if said else "")
-    return ZbeamError(code, message, hint=hint, http_status=status)
+    error = ZbeamError(code, message, hint=hint, http_status=status)
+    if code in ABOUT_THE_REQUEST:
+        error.public = f"the API answered {status}"
+    return error
 
 
 def explain_break(broke: ExchangeError, status: int | None, base_url: str) -> ZbeamError:

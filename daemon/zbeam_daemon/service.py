@@ -14,7 +14,7 @@ import gevent
 import gevent.event
 import zmq
 
-from zbeam_daemon import systemd, views
+from zbeam_daemon import crash, systemd, views
 from zbeam_daemon.admin import Admin
 from zbeam_daemon.broker import TICK_S, Broker
 from zbeam_daemon.clients import Caller
@@ -83,6 +83,7 @@ class Service:
     def run(self) -> None:
         """Serve until told to stop, then finish what runs and close everything."""
         _raise_file_limit()
+        crash.no_tracebacks(self._log)
         # Before there is anything to clean up: whoever sees our socket may end us.
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)

@@ -18,6 +18,7 @@ import gevent
 import requests
 import urllib3
 
+from zbeam_daemon.causes import all_causes, is_loss, plain_cause
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader, Steps
 from zbeam_daemon.framing import BodyDecoder, FramingError
@@ -57,12 +58,16 @@ class ExchangeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """What all sessions of an upstream share; made anew when its settings change."""
+    """What all sessions of an upstream share; made anew when its settings change.
+
+    ``hidden`` takes our secrets out of a text of the other side's.
+    """
 
     base_url: str
     context: ssl.SSLContext | None
     proxies: dict[str, str]
     headers: dict[str, str]
+    hidden: Callable[[str], str]
 
     @classmethod
     def of(cls, settings: UpstreamSettings) -> Transport:
@@ -83,6 +88,7 @@ class Transport:
                 "Accept-Encoding": "identity",
                 "User-Agent": USER_AGENT,
             },
+            hidden=settings.hidden,
         )
 
 
@@ -116,10 +122,13 @@ class Session:
             )
         except _FOREIGN as error:
             codes = (
-                c.verify_code for c in _causes(error) if isinstance(c, ssl.SSLCertVerificationError)
+                c.verify_code
+                for c in all_causes(error)
+                if isinstance(c, ssl.SSLCertVerificationError)
             )
+            cause = transport.hidden(plain_cause(error))
             raise ExchangeError(
-                plain_cause(error), phase=CONNECTING, lost=False, verify_code=next(codes, None)
+                cause, phase=CONNECTING, lost=False, verify_code=next(codes, None)
             ) from None
         return session
 
@@ -198,7 +207,7 @@ class Session:
                 prepared, stream=True, allow_redirects=False, proxies=self._transport.proxies
             )
         except _FOREIGN as error:
-            raise self._broke(error) from None
+            raise self.broke(error, self.phase) from None
         return Response(self, connection, found)
 
     @property
@@ -217,6 +226,11 @@ class Session:
             self._connection = None
         self._session.close()
 
+    def broke(self, error: Exception, phase: str) -> ExchangeError:
+        """Turn what a library raised into an error of ours."""
+        cause = self._transport.hidden(plain_cause(error))
+        return ExchangeError(cause, phase=phase, lost=is_loss(error))
+
     def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
         template = self._templates.get((method, path))
         if template is None:
@@ -225,9 +239,6 @@ class Session:
             )
             self._templates[method, path] = template
         return template
-
-    def _broke(self, error: Exception) -> ExchangeError:
-        return ExchangeError(plain_cause(error), phase=self.phase, lost=_is_loss(error))
 
 
 class Response:
@@ -278,7 +289,7 @@ class Response:
                     "the connection ended in the middle of the response", phase=ANSWERED, lost=True
                 )
         except _FOREIGN as error:
-            raise ExchangeError(plain_cause(error), phase=ANSWERED, lost=_is_loss(error)) from None
+            raise self._session.broke(error, ANSWERED) from None
         if self._decoder.done:
             self._finish()
         return body
@@ -319,41 +330,3 @@ class _NoCookies(http.cookiejar.DefaultCookiePolicy):
 
     def set_ok(self, *_args: Any) -> bool:
         return False
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the exception and all that it was made from, outermost first."""
-    found: list[BaseException] = []
-    todo: list[Any] = [error]
-    while todo and len(found) < 20:
-        one = todo.pop(0)
-        if not isinstance(one, BaseException) or one in found:
-            continue
-        found.append(one)
-        todo += [getattr(one, "reason", None), one.__cause__, one.__context__, *one.args]
-    return found
-
-
-def _is_loss(error: BaseException) -> bool:
-    lost = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError)
-    return any(isinstance(cause, lost) for cause in _causes(error))
-
-
-def plain_cause(error: BaseException) -> str:
-    """Say in plain words what went wrong, without the libraries' nesting and object addresses."""
-    causes = _causes(error)
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"certificate verification failed: {cause.verify_message}"
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError) and cause.reason:
-            return f"TLS failed: {cause.reason.lower().replace('_', ' ')}"
-        if isinstance(cause, http.client.RemoteDisconnected):
-            return "the server closed the connection without a response"
-    for cause in reversed(causes):
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror[0].lower() + cause.strerror[1:]
-    last = causes[-1]
-    if type(last) is OSError:  # a proxy's refusal: http.client says it in words, without a number
-        return str(last)[:300]
-    return f"{type(last).__name__}: {last}"[:300]

@@ -20,7 +20,7 @@ from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.log import Log, defect
 from zbeam_daemon.rate import Rate
-from zbeam_daemon.refusal import breaker_error, explain
+from zbeam_daemon.refusal import breaker_error, explain, internal
 from zbeam_daemon.retry import Failure
 from zbeam_daemon.session import ExchangeError, Session, Transport
 from zbeam_shared.errors import ZbeamError
@@ -170,7 +170,7 @@ class Upstream:
         if error is None or refused or error.code == "content_filter":
             self.breaker.success()  # a refusal is an answer too
         elif error.code in _TROUBLE:
-            self.breaker.failure(now, error.message, admitted=began)
+            self.breaker.failure(now, error.for_others, admitted=began)
 
     def raise_ceilings(self, now: float) -> None:
         """Let the learned limits recover after quiet time."""
@@ -210,14 +210,22 @@ class Upstream:
         opened = failed = 0
         cause: str | None = None
         while wanted > 0 and cause is None:
-            jobs = [gevent.spawn(self.sessions.open_one) for _ in range(min(wanted, WARM_AT_ONCE))]
-            gevent.joinall(jobs)
-            causes = [job.value for job in jobs if job.value is not None]
-            opened += len(jobs) - len(causes)
+            n = min(wanted, WARM_AT_ONCE)
+            causes = self._open(n)
+            opened += n - len(causes)
             failed += len(causes)
             cause = next(iter(causes), None)
-            wanted -= len(jobs)
+            wanted -= n
         return opened, failed, cause
+
+    def _open(self, n: int) -> list[str]:
+        """Open ``n`` sessions side by side; returns why some could not be opened."""
+        jobs = [gevent.spawn(self.sessions.open_one) for _ in range(n)]
+        gevent.joinall(jobs)
+        causes = [
+            job.value if job.exception is None else internal(job.exception).message for job in jobs
+        ]
+        return [cause for cause in causes if cause is not None]
 
     def _keep(self) -> None:
         """Retire what is old, probe what is kept, open what is missing; for ever."""
@@ -236,9 +244,7 @@ class Upstream:
         sessions.sweep()
         pause_s = self._probe_what_is_due()
         while (missing := sessions.pool.missing()) and time.monotonic() >= self._warm_after:
-            jobs = [gevent.spawn(sessions.open_one) for _ in range(min(missing, WARM_AT_ONCE))]
-            gevent.joinall(jobs)
-            if all(job.value is None for job in jobs):
+            if not self._open(min(missing, WARM_AT_ONCE)):
                 self._warm_failures = 0
                 continue
             self._warm_failures += 1
@@ -304,13 +310,13 @@ class Upstream:
         if response.status != 200:
             raise self._without_key(explain(response.status, body))
         try:
-            return decode_json(body)
+            return decode_json(self.settings.hidden(body.decode()).encode())
         except (ValueError, RecursionError):
             raise self._without_key(bad_response(f"{path} is not JSON", body)) from None
 
     def _without_key(self, error: ZbeamError) -> ZbeamError:
         # Some servers repeat what they refuse.
-        error.message = self.settings.api_key.hidden_in(error.message)
+        error.message = self.settings.hidden(error.message)
         return error
 
     def models(self) -> list[Any]:

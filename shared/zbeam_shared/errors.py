@@ -70,6 +70,8 @@ class ZbeamError(Exception):
 
     outcome: Outcome | None = None
     details: tuple[str, ...] = ()
+    public = ""
+    """What others may be told, where the message quotes a request or an answer; "": all of it."""
 
     def __init__(
         self,
@@ -89,6 +91,11 @@ class ZbeamError(Exception):
         meaning = MEANINGS.get(code, MEANINGS["internal"])
         self.retryable = meaning.retryable if retryable is None else retryable
         self.exit_status = meaning.exit_status if exit_status is None else exit_status
+
+    @property
+    def for_others(self) -> str:
+        """What happened, for everybody but the caller: the log, the views, other callers."""
+        return self.public or self.message
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

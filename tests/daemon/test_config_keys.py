@@ -35,6 +35,16 @@ class TestSecret:
         with pytest.raises(TypeError, match="reveal"):
             "Bearer {}".format(Secret(KEY))  # noqa: UP032
 
+    @pytest.mark.parametrize("cut", range(1, len(KEY)))
+    def test_is_hidden_in_texts_of_others_even_if_their_end_was_cut_off(self, cut: int) -> None:
+        shown = Secret(KEY).hidden_in(f"{KEY}: bad key {KEY[:cut]}' and {KEY[:cut]}")
+        assert shown.startswith("sk-****cdef: bad key s")
+        assert KEY[:8] not in shown
+
+    def test_hides_nothing_else(self) -> None:
+        text = f"sk-**** {OTHER} {KEY[:7]} {KEY[1:-1]}"
+        assert Secret(KEY).hidden_in(text) == text
+
     def test_cannot_be_written_down(self) -> None:
         for write_down in (pickle.dumps, copy.copy, copy.deepcopy, json.dumps):
             with pytest.raises(TypeError):
@@ -83,6 +93,12 @@ class TestSources:
         path = key_file(tmp_path / "key", mode=mode)
         found = problems(tmp_path, api_key_env='api_key_file = "key"')
         assert f"run chmod 600 {path}" in found[f"{UPSTREAM}.api_key_file"]
+
+    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+    def test_env_file_that_others_can_use_is_refused(self, tmp_path: Path, mode: int) -> None:
+        path = key_file(tmp_path / ".env", f"OTHER_KEY={OTHER}\n", mode=mode)
+        found = problems(tmp_path, api_key_env='api_key_env = "OTHER_KEY"\nenv_file = ".env"')
+        assert f"run chmod 600 {path}" in found[f"{UPSTREAM}.api_key_env"]
 
     def test_env_file_is_read_when_the_variable_is_not_set(self, tmp_path: Path) -> None:
         key_file(

@@ -95,6 +95,7 @@ warm = {warm}
         self.environ.pop("ZBEAM_CONFIG", None)
         self.log_file = self.folder / "zbeamd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.defective = False  # a test's own defects: their lines in the log are as they must be
         self._peers: list[Peer] = []
         try:
             self.start(wait=wait)
@@ -238,8 +239,8 @@ warm = {warm}
             problem = self.log if self.log_file.exists() else ""
             with contextlib.suppress(FileNotFoundError):
                 self._folder.cleanup()
-            for defect in ("Traceback", " request.crashed", " call.failed", " message.crashed"):
-                assert defect not in problem, problem
+            for defect in ("Traceback", ".crashed", " call.failed"):
+                assert self.defective or defect not in problem, problem
         return status
 
 

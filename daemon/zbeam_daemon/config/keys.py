@@ -21,10 +21,26 @@ MAX_KEY_FILE = 64 * 1024
 """Largest key file or .env file that is read, in bytes."""
 _SHOWN_TAIL = 4
 _LONG_ENOUGH_FOR_A_TAIL = 20
+_TELLING = 8
+"""So many of a secret's first characters are hidden too: a text may have been cut in the middle."""
 
 
 class KeySourceError(ValueError):
     """A key that cannot be used; the text says why and what to do, never the key."""
+
+
+def hide(text: str, secret: str, mask: str = "****") -> str:
+    """Return a text with a mask in place of each secret, and of one whose end was cut off."""
+    text = text.replace(secret, mask)
+    start = secret[:_TELLING]
+    at = text.find(start) if len(start) == _TELLING else -1
+    while at >= 0:
+        end = at + _TELLING
+        while end - at < len(secret) and text[end : end + 1] == secret[end - at]:
+            end += 1
+        text = text[:at] + mask + text[end:]
+        at = text.find(start, at + len(mask))
+    return text
 
 
 class Secret:
@@ -41,7 +57,7 @@ class Secret:
 
     def hidden_in(self, text: str) -> str:
         """Return a text that others wrote, without this secret in it."""
-        return text.replace(self._text, str(self))
+        return hide(text, self._text, str(self))
 
     def __str__(self) -> str:
         start = "sk-" if self._text.startswith("sk-") else ""

@@ -20,6 +20,7 @@ from zbeam_daemon.config.keys import (
 from zbeam_daemon.config.schema import KeyPath
 from zbeam_daemon.config.settings import section
 from zbeam_daemon.config.validate import Checked
+from zbeam_shared import curve
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Resolver:
 
     def _remote(self) -> None:
         here = ("daemon", "remote")
+        text = self.checked.values.get((*here, "server_key_file"))
         key_file = self._path((*here, "server_key_file"))
         folder = self._path((*here, "allowed_clients_dir"))
         self.consulted |= {path for path in (key_file, folder) if path is not None}
@@ -57,7 +59,10 @@ class Resolver:
             if key_file is not None:
                 curve_keys.read_server_key(key_file, self.environ)
         except KeySourceError as error:
-            self.checked.report((*here, "server_key_file"), str(error))
+            message = str(error)
+            if isinstance(text, str) and curve.is_key(text.rpartition(" ")[2]):
+                message = "expected a path; what stands there looks like the key itself"
+            self.checked.report((*here, "server_key_file"), message)
         try:
             if folder is not None:
                 curve_keys.check_folder(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from zbeam_daemon.config.keys import Secret
+from zbeam_daemon.config.keys import Secret, hide
 from zbeam_daemon.config.kinds import DAYS, Value, minutes
 from zbeam_daemon.config.schema import (
     CONFIG_VERSION,
@@ -17,6 +17,7 @@ from zbeam_daemon.config.schema import (
     IDLE_LIMIT_UNTIL_LEARNED_S,
     KeyPath,
 )
+from zbeam_daemon.config.target import proxy_secrets
 
 Values = Mapping[KeyPath, Value]
 
@@ -175,6 +176,12 @@ class UpstreamSettings:
     retry: RetrySettings
     breaker: BreakerSettings
     prices: Mapping[str, Prices]
+
+    def hidden(self, text: str) -> str:
+        """Return a text that others wrote without our secrets: some repeat what they refuse."""
+        for secret in proxy_secrets(self.proxy):
+            text = hide(text, secret)
+        return self.api_key.hidden_in(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ All of it is worked out once, when the configuration is loaded, so that no reque
 the environment says at that moment.
 """
 
+import base64
 import hashlib
 import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from zbeam_daemon.config.files import UnreadableError, read_small
 
@@ -20,6 +21,7 @@ DEEPSEEK_MAX_TOKENS = 393_216
 _SERVED = "deepseek-flash, deepseek-v4-pro"
 RETIRED = frozenset({"deepseek-chat", "deepseek-reasoner"})
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+_HIDEABLE = 4
 MAX_CA_FILE = 8 * 1024 * 1024
 """Largest CA file that is read, in bytes."""
 
@@ -171,6 +173,19 @@ def masked_url(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     netloc = f"****@{host}" if "@" in parts.netloc else host
     return urlunsplit(parts._replace(netloc=netloc))
+
+
+def proxy_secrets(url: str | None) -> tuple[str, ...]:
+    """Return what of a proxy's URL must not be shown, in each form in which it is sent or written.
+
+    A password of less than four characters cannot be hidden in a text, and protects nothing.
+    """
+    parts = urlsplit(url or "")
+    if not parts.password:
+        return ()
+    user, password = unquote(parts.username or ""), unquote(parts.password)
+    sent = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return tuple(text for text in (sent, parts.password, password) if len(text) >= _HIDEABLE)
 
 
 def resolve_ca(configured: Path | None, environ: Mapping[str, str]) -> tuple[Path, str, str]:
