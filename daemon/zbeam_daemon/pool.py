@@ -93,7 +93,6 @@ class Pool:
             return Acquired("lease", session, tuple(closing))
         if self._claimable and not fresh:
             session = self._claimable.pop(next(iter(self._claimable)))
-            session.claimed = True
             return Acquired("claim", session, tuple(closing))
         if len(self.sessions) >= self.settings.max_sessions:
             oldest = self._idle.oldest()
@@ -229,7 +228,7 @@ class Pool:
         First finishes what is leased, and also what is being probed or opened; those that an
         earlier flush retired are not counted again.
         """
-        closing = [self._close(s, "evict", reason) for s in list(self._idle)]
+        closing = [self._close(s, "evict", reason) for s in self.idle()]
         finishing = [s for s in self.sessions.values() if s.generation == self.generation]
         self.generation += 1
         self._retired_for = reason

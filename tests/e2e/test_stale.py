@@ -94,15 +94,22 @@ def test_a_probe_that_its_callers_deadline_cut_off_says_nothing_about_the_sessio
     assert (stats["probes"], stats["stale_detected"]) == ({"ok": 0, "failed": 0}, 0)
 
 
-def test_all_sessions_dropped_in_silence_cost_one_probe_time_each_at_most(
+def test_when_all_sessions_were_dropped_in_silence_a_request_finds_out_once(
     start: Start, dropping: Standin
 ) -> None:
-    daemon = start(dropping, warm=3, pool="check_after_idle_s = 0\nprobe_timeout_s = 0.2")
-    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 3)
+    dropping.set_scenario("[defaults]\ntoken_delay_s = 0.05\n")
+    daemon = start(dropping, warm=0, pool="check_after_idle_s = 0\nprobe_timeout_s = 0.5")
+    peer = daemon.peer()
+    for n in range(8):
+        peer.generate(request_id=b"%d" % n)
+    peer.outcomes(8)
+    assert daemon.ask(m.Stats())["sessions"]["idle"] == 8
     dropping.set_scenario("silent_drop_idle = true")
-    outcome, _ = served(daemon.peer())
-    assert len(outcome.attempts) == 1
-    assert dropping.counts()["generations_started"] == 1
+    outcome, session = served(peer)
+    assert session.reused is False
+    assert 500 <= (outcome.timings_ms.connect or 0) < 1500, "one probe, not eight"
+    assert daemon.ask(m.Stats())["probes"]["failed"] == 1
+    assert dropping.counts()["generations_started"] == 9
 
 
 @pytest.mark.parametrize("status", [200, 404, 401, 500])
