@@ -217,10 +217,11 @@ class Pool:
 
         Whoever still holds it finds it closed. That this ever happens is a defect of ours.
         """
-        late = list(self._due_back.due(now - grace_s))
-        for session in late:
+        closing = []
+        for session in self._due_back.due(now - grace_s):
             session.leaked = True
-        return [self._close(session, "broken", "leaked") for session in late]
+            closing.append(self._close(session, "broken", "leaked"))
+        return closing
 
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
         """Retire every session; returns (those to close now, how many finish first).

@@ -97,7 +97,7 @@ def test_a_probe_that_its_callers_deadline_cut_off_says_nothing_about_the_sessio
 def test_when_all_sessions_were_dropped_in_silence_a_request_finds_out_once(
     start: Start, dropping: Standin
 ) -> None:
-    dropping.set_scenario("[defaults]\ntoken_delay_s = 0.05\n")
+    dropping.set_scenario("[defaults]\ntokens = 4\ntoken_delay_s = 0.1\n")
     daemon = start(dropping, warm=0, pool="check_after_idle_s = 0\nprobe_timeout_s = 0.5")
     peer = daemon.peer()
     for n in range(8):
