@@ -757,6 +757,19 @@ def test_all_of_the_warm_ones_are_probed_before_any_is_probed_again() -> None:
     assert needed <= pool.probes_per_minute <= 2 * needed, "to come round in time, and no storm"
 
 
+def test_probes_of_sessions_that_became_idle_together_are_spread() -> None:
+    pool = made(warm=50, max_sessions=50, probe_interval_s=10.0)
+    idle(pool, 50)
+    began = Counter[int]()
+    for tenth in range(10 * 10 + 1):
+        while (session := pool.begin_probe(tenth / 10)) is not None:
+            began[tenth // 4] += 1
+            assert session.state == "probing"
+    assert began.total() == 50
+    assert min(began) >= 10 * (1 - PROBE_JITTER) * 10 // 4
+    assert max(began.values()) < 50, "not all at one time"
+
+
 def test_a_probe_that_was_cut_off_says_nothing_about_the_server() -> None:
     pool = made()
     (session,) = idle(pool, 1)
