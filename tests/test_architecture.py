@@ -40,6 +40,7 @@ POLICY = [
     "zbeam_daemon.idle_stack",
     "zbeam_daemon.lately",
     "zbeam_daemon.latency",
+    "zbeam_daemon.leave",
     "zbeam_daemon.ledger",
     "zbeam_daemon.pool",
     "zbeam_daemon.pooled",

@@ -158,7 +158,7 @@ class Generation:
     def _try_until_done(self) -> ZbeamError | None:
         error: ZbeamError | None = None
         while True:
-            held = wait_for_leave(self.upstream, deadline=self.deadline, wait=self._wait_in_queue)
+            held = wait_for_leave(self.upstream, self.deadline, time.monotonic, self._wait_in_queue)
             if held is not None:
                 return error or held
             error, failure = self._attempt()

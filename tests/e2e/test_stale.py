@@ -128,6 +128,17 @@ def test_any_whole_response_proves_that_a_session_lives(
     assert (standin.counts()["connections_opened"], entry["requests"]) == (1, 2)
 
 
+def test_a_probe_whose_answer_ends_the_connection_proves_nothing(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario('[[rule]]\npath = "/models"\nclose_after = true\n')
+    daemon = start(warm=0, pool="check_after_idle_s = 0")
+    peer = used(daemon)
+    outcome, session = served(peer)
+    assert (session.reused, len(outcome.attempts), outcome.possible_double) == (False, 1, False)
+    assert daemon.ask(m.Stats())["closed"] == {"probe_failed": 1}
+
+
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_a_reused_session_that_breaks_without_a_byte_is_tried_again_once(
     start: Start, standin: Standin, how: str
