@@ -137,7 +137,9 @@ def breaker(upstream: dict[str, Any]) -> str:
         parts.append(f"next try in {found['retry_in_s']:.0f} s")
     if found.get("failures_in_a_row"):
         parts.append(f"failures in a row: {found['failures_in_a_row']}")
-    cause = f" ({output.one_line(str(found['cause']))})" if found.get("cause") else ""
+    # The cause of failures that are over is no trouble any more.
+    failing = found.get("state") != "closed" or found.get("failures_in_a_row")
+    cause = f" ({output.one_line(str(found['cause']))})" if found.get("cause") and failing else ""
     return ", ".join(parts) + cause
 
 
