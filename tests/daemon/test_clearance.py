@@ -1,4 +1,4 @@
-"""Leave to start: what the API has asked for, and each request's turn by the configured rates."""
+"""Clearance to start: what the API has asked for, and each request's turn by configured rates."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from zbeam_daemon.backoff import Backoff
+from zbeam_daemon.clearance import wait_for_clearance
 from zbeam_daemon.config.settings import RetrySettings
-from zbeam_daemon.leave import wait_for_leave
 from zbeam_daemon.rate import Rate
 from zbeam_shared.errors import ZbeamError
 
@@ -35,7 +35,7 @@ class Upstream:
                 meanwhile()
 
         deadline = self.now + patience_s
-        error = wait_for_leave(self, deadline, lambda: self.now, wait)
+        error = wait_for_clearance(self, deadline, lambda: self.now, wait)
         return waits, error
 
 
@@ -124,5 +124,5 @@ def test_a_request_that_is_cancelled_gives_its_turn_to_another() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        wait_for_leave(upstream, 1e9, lambda: upstream.now, cancel)
+        wait_for_clearance(upstream, 1e9, lambda: upstream.now, cancel)
     assert upstream.ask() == ([1.0], None)

@@ -21,7 +21,7 @@ class Shared(Protocol):
     tokens_rate: Rate
 
 
-def wait_for_leave(
+def wait_for_clearance(
     upstream: Shared, deadline: float, clock: Callable[[], float], wait: Callable[[float], None]
 ) -> ZbeamError | None:
     """Wait until a request may start; returns an error when that is after its deadline.
