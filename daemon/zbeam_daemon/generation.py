@@ -170,7 +170,7 @@ class Generation:
                 failure,
                 self._settings.retry,
                 tries=len(self._attempts),
-                doubled=self._doubled or self._may_double,
+                doubled=self._doubled,
                 left_s=self.deadline - time.monotonic(),
                 rng=_random,
             )

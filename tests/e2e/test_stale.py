@@ -174,6 +174,41 @@ def test_it_is_tried_again_only_once(start: Start, standin: Standin) -> None:
     assert standin.counts()["requests"] == {"/chat/completions": 4}
 
 
+def test_after_one_stale_session_the_others_of_its_age_are_not_trusted_either(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[defaults]\ntokens = 4\ntoken_delay_s = 0.1\n")
+    daemon = start(warm=0)
+    peer = daemon.peer()
+    for n in range(3):
+        peer.generate(request_id=b"%d" % n)
+    peer.outcomes(3)
+    assert daemon.ask(m.Stats())["sessions"]["idle"] == 3
+    standin.set_scenario('[[rule]]\nmethod = "POST"\nnth = 1\ncut_after_bytes = 0\n')
+    outcome, session = served(peer)
+    assert (session.reused, len(outcome.attempts), outcome.possible_double) == (False, 2, True)
+
+
+def test_a_try_between_that_made_no_connection_does_not_make_a_double_undone(
+    start: Start, standin: Standin
+) -> None:
+    quick = "\n[upstream.deepseek.retry]\nattempts = 4\nbase_s = 0.01\ncap_s = 0.02\n"
+    daemon = start(warm=0, extra=quick)
+    peer = used(daemon)
+    standin.set_scenario(
+        '[[rule]]\nmethod = "POST"\nnth = 1\ncut_after_bytes = 0\n'
+        '[[rule]]\nmethod = "POST"\nnth = 2\nstatus = 500\n'
+        '[[rule]]\ntimes = 1\ntls_alert = "handshake_failure"\n'
+    )
+    peer.generate()
+    error = peer.error()
+    assert (error.code, error.http_status) == ("upstream_unavailable", 500)
+    assert error.outcome is not None
+    assert [attempt.status for attempt in error.outcome.attempts] == [None, None, 500]
+    assert error.outcome.possible_double is True
+    assert daemon.ask(m.Stats())["possible_doubles"] == 1
+
+
 def test_a_fresh_session_that_breaks_after_sending_is_not_tried_again(
     start: Start, standin: Standin
 ) -> None:
