@@ -29,6 +29,7 @@ POLICY = [
     "zbeam_daemon.backoff",
     "zbeam_daemon.breaker",
     "zbeam_daemon.ceiling",
+    "zbeam_daemon.clearance",
     "zbeam_daemon.clients",
     "zbeam_daemon.clocks",
     "zbeam_daemon.config.settings",

@@ -37,7 +37,11 @@ class Agenda:
         heapq.heappush(self._heap, (at, next(self._numbers), session))
 
     def due(self, now: float) -> Iterator[PooledSession]:
-        """Take out and return those whose time has come."""
+        """Take out those whose time has come, one by one.
+
+        One that was entered twice with the same time comes once, if its time is changed or
+        ended before the next is asked for.
+        """
         while self._heap and self._heap[0][0] <= now:
             entry = heapq.heappop(self._heap)
             if self._holds(entry):

@@ -1,4 +1,4 @@
-"""From messages to work and back: owns the sockets and every open request.
+"""From messages to work and back: owns every open request.
 
 A request comes in, is checked, gets a ticket at the gate, and runs in a greenlet of its own once
 it is admitted. What goes back to its client passes through its outbox, which merges deltas while

@@ -17,7 +17,7 @@ import gevent
 from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
 from zbeam_daemon.chat import Call
-from zbeam_daemon.leave import wait_for_leave
+from zbeam_daemon.clearance import wait_for_clearance
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.prices import cost
 from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
@@ -158,7 +158,9 @@ class Generation:
     def _try_until_done(self) -> ZbeamError | None:
         error: ZbeamError | None = None
         while True:
-            held = wait_for_leave(self.upstream, deadline=self.deadline, wait=self._wait_in_queue)
+            held = wait_for_clearance(
+                self.upstream, self.deadline, time.monotonic, self._wait_in_queue
+            )
             if held is not None:
                 return error or held
             error, failure = self._attempt()
@@ -168,7 +170,7 @@ class Generation:
                 failure,
                 self._settings.retry,
                 tries=len(self._attempts),
-                doubled=self._doubled or self._may_double,
+                doubled=self._doubled,
                 left_s=self.deadline - time.monotonic(),
                 rng=_random,
             )

@@ -101,9 +101,13 @@ class LiveSessions:
                     self.pool.lease(pooled, deadline)
                     return self._leased(pooled, request, reused=True)
             elif found.action == "check":
-                if self.probe(pooled, request) and pooled.state == "idle":
+                alive = self.probe(pooled, request)
+                if alive and pooled.state == "idle":
                     self.pool.lease(pooled, deadline)
                     return self._leased(pooled, request, reused=True)
+                # What took this one in silence took the others of its age too, and each would
+                # cost another probe_timeout_s to find that out.
+                fresh = fresh or not alive
             elif self._open[pooled.id].is_alive():
                 return self._leased(pooled, request, reused=True)
             else:

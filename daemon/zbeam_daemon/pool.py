@@ -93,7 +93,6 @@ class Pool:
             return Acquired("lease", session, tuple(closing))
         if self._claimable and not fresh:
             session = self._claimable.pop(next(iter(self._claimable)))
-            session.claimed = True
             return Acquired("claim", session, tuple(closing))
         if len(self.sessions) >= self.settings.max_sessions:
             oldest = self._idle.oldest()
@@ -218,10 +217,11 @@ class Pool:
 
         Whoever still holds it finds it closed. That this ever happens is a defect of ours.
         """
-        late = list(self._due_back.due(now - grace_s))
-        for session in late:
+        closing = []
+        for session in self._due_back.due(now - grace_s):
             session.leaked = True
-        return [self._close(session, "broken", "leaked") for session in late]
+            closing.append(self._close(session, "broken", "leaked"))
+        return closing
 
     def flush(self, reason: str = "flushed") -> tuple[list[Closing], int]:
         """Retire every session; returns (those to close now, how many finish first).
@@ -229,7 +229,7 @@ class Pool:
         First finishes what is leased, and also what is being probed or opened; those that an
         earlier flush retired are not counted again.
         """
-        closing = [self._close(s, "evict", reason) for s in list(self._idle)]
+        closing = [self._close(s, "evict", reason) for s in self.idle()]
         finishing = [s for s in self.sessions.values() if s.generation == self.generation]
         self.generation += 1
         self._retired_for = reason

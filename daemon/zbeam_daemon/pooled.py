@@ -24,7 +24,6 @@ class PooledSession:
     leaked: bool = False
     last_probe_at: float | None = None
     warming: bool = False
-    claimed: bool = False
 
     @property
     def state(self) -> str:

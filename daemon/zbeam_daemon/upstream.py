@@ -23,6 +23,7 @@ from zbeam_daemon.rate import Rate
 from zbeam_daemon.refusal import breaker_error, explain, internal
 from zbeam_daemon.retry import Failure
 from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_shared.balance import suffices
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
 
@@ -284,7 +285,7 @@ class Upstream:
                 self.log.warning("balance.unknown", upstream=self.name, cause=error.message)
                 continue
             self.balance = found if isinstance(found, dict) else None
-            if self.balance is not None and self.balance.get("is_available") is False:
+            if not suffices(self.balance):
                 self.log.warning("balance.exhausted", upstream=self.name)
 
     # ---- views of the API -------------------------------------------------------------------

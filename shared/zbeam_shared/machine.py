@@ -39,17 +39,5 @@ class Machine:
             ) from None
         return self.state
 
-    def allows(self, event: str) -> bool:
-        """Tell whether ``fire(event)`` would succeed."""
-        return event in self.table[self.state]
-
     def __repr__(self) -> str:
         return f"<{self.name} {self.state}>"
-
-
-def check_table(table: Table) -> None:
-    """Raise ``ValueError`` unless every transition leads to a state that the table knows."""
-    for state, edges in table.items():
-        for event, target in edges.items():
-            if target not in table:
-                raise ValueError(f"{state} --{event}--> {target}: no such state")

@@ -73,6 +73,25 @@ def test_leaving_and_coming_back_does_not_win_a_turn() -> None:
     assert "".join(t.client for t in drained(gate, running)) == "ba"
 
 
+def test_who_tries_again_comes_before_its_clients_others_whatever_the_queue_holds() -> None:
+    gate = Gate(total=MANY, queue=2)
+    running, second, third = (submitted(gate, "a") for _ in range(3))
+    assert gate.leave(running) == [second]
+    submitted(gate, "a")
+    assert gate.submit("a", "flash", 1) is None, "the queue is full"
+    again = gate.submit("a", "flash", 1, again=True)
+    assert again is not None
+    assert (gate.position(again), gate.position(third)) == (1, 2)
+    assert gate.leave(second) == [again]
+
+
+def test_a_place_does_not_count_more_than_wait() -> None:
+    gate = Gate(total=MANY, queue=MANY)
+    _running, first, left, last = (submitted(gate, "a") for _ in range(4))
+    gate.leave(left)
+    assert (gate.position(first), gate.position(last)) == (1, 2)
+
+
 def test_a_cancelled_ticket_gives_its_place_up() -> None:
     gate = Gate(total=MANY, queue=2)
     running = submitted(gate, "a")
@@ -281,6 +300,21 @@ class GateMachine(RuleBasedStateMachine):
         assert not ticket.admitted
         self.nothing_fits()
         assert self.gate.leave(ticket) == []
+
+    @precondition(lambda self: bool(getattr(self, "running", None)))
+    @rule(data=st.data())
+    def try_again(self, data: st.DataObject) -> None:
+        """One that failed gives its slot back for a while, and then comes before its own."""
+        ticket = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+        client, family = ticket.client, ticket.family
+        self.admitted(self.gate.leave(ticket))
+        back = self.gate.submit(client, family, self.ceilings[family], again=True)
+        assert back is not None, "no queue is too full for it"
+        if back.admitted:
+            self.running.append(back)
+        else:
+            self.waiting.insert(0, back)
+        self.nothing_fits()
 
     @precondition(lambda self: bool(getattr(self, "waiting", None)))
     @rule(data=st.data())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zbeam_daemon.states import BREAKER, REQUEST, SESSION
-from zbeam_shared.machine import IllegalEventError, Machine, Table, check_table
+from zbeam_shared.machine import IllegalEventError, Machine, Table
 
 # design, section 3, written out as (state, event, next state)
 DESIGN = {
@@ -75,20 +75,17 @@ def test_the_table_is_the_designs(name: str) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_event_that_a_state_does_not_know_raises_and_changes_nothing(table: Table) -> None:
-    check_table(table)
     events = {event for edges in table.values() for event in edges} | {"", "nonsense"}
     for state in table:
         for event in events - table[state].keys():
             machine = Machine("it", table)
             machine.state = state
-            assert not machine.allows(event)
             with pytest.raises(IllegalEventError):
                 machine.fire(event)
             assert machine.state == state
         for event, to in table[state].items():
             machine = Machine("it", table)
             machine.state = state
-            assert machine.allows(event)
             assert machine.fire(event) == machine.state == to
 
 

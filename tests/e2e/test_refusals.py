@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.daemon import Daemon, Peer, Start
 from support.scripted import Scripted, answer_with, event, reply, stream
 from support.standin import Standin
 from support.waiting import wait_until
+from zbeam_daemon.live_sessions import CONNECTS_AT_ONCE
 from zbeam_shared import messages as m
 
 QUICK = "\n[upstream.deepseek.retry]\nattempts = 3\nbase_s = 0.01\ncap_s = 0.02\n"
@@ -405,6 +407,25 @@ def test_the_breaker_answers_at_once_with_the_cause_and_closes_again(
     found = breaker(daemon)
     assert (found["state"], found["cause"], found["retry_in_s"]) == ("closed", None, None)
     assert all(works() for _ in range(3))
+
+
+def test_those_who_wait_to_connect_do_not_each_learn_that_nothing_connects(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\nrefuse_handshake_stall_s = 60\n")
+    patient = BREAKER.replace("cooldown_s = 1", "cooldown_s = 60")
+    daemon = start(warm=0, timeouts="connect_s = 1", extra=ONCE + patient)
+    peer = daemon.peer()
+    for n in range(CONNECTS_AT_ONCE + 20):
+        peer.generate(request_id=b"%d" % n)
+    codes = Counter(
+        last.code
+        for last in peer.outcomes(CONNECTS_AT_ONCE + 20).values()
+        if isinstance(last, m.Error)
+    )
+    assert codes.total() == CONNECTS_AT_ONCE + 20
+    assert codes["breaker_open"] >= 10, codes
+    assert standin.counts()["connections_opened"] == codes["upstream_unavailable"]
 
 
 def test_while_the_breaker_tries_only_one_request_does(start: Start, standin: Standin) -> None:

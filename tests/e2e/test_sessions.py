@@ -61,6 +61,20 @@ def test_requests_that_come_while_the_warm_sessions_connect_wait_for_them(start:
     assert daemon.ask(m.Stats())["hits"] == 2
 
 
+def test_a_request_whose_warm_session_could_not_be_opened_opens_its_own(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\nnth = 1\nrefuse_handshake_stall_s = 0.5\n")
+    daemon = start(warm=1)
+    standin.wait_for("connection_opened")
+    peer = daemon.peer()
+    peer.generate(deadline_s=5.0)
+    outcome = peer.result()
+    assert outcome.session is not None
+    assert (outcome.session.reused, len(outcome.attempts)) == (False, 1)
+    assert daemon.ask(m.Stats())["closed"] == {"connect_failed": 1}
+
+
 def test_the_session_that_was_used_last_is_the_next_one_to_be_used(start: Start) -> None:
     daemon = start(warm=0)
     peer = daemon.peer()

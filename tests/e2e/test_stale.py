@@ -94,15 +94,22 @@ def test_a_probe_that_its_callers_deadline_cut_off_says_nothing_about_the_sessio
     assert (stats["probes"], stats["stale_detected"]) == ({"ok": 0, "failed": 0}, 0)
 
 
-def test_all_sessions_dropped_in_silence_cost_one_probe_time_each_at_most(
+def test_when_all_sessions_were_dropped_in_silence_a_request_finds_out_once(
     start: Start, dropping: Standin
 ) -> None:
-    daemon = start(dropping, warm=3, pool="check_after_idle_s = 0\nprobe_timeout_s = 0.2")
-    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["idle"] == 3)
+    dropping.set_scenario("[defaults]\ntokens = 4\ntoken_delay_s = 0.1\n")
+    daemon = start(dropping, warm=0, pool="check_after_idle_s = 0\nprobe_timeout_s = 0.5")
+    peer = daemon.peer()
+    for n in range(8):
+        peer.generate(request_id=b"%d" % n)
+    peer.outcomes(8)
+    assert daemon.ask(m.Stats())["sessions"]["idle"] == 8
     dropping.set_scenario("silent_drop_idle = true")
-    outcome, _ = served(daemon.peer())
-    assert len(outcome.attempts) == 1
-    assert dropping.counts()["generations_started"] == 1
+    outcome, session = served(peer)
+    assert session.reused is False
+    assert 500 <= (outcome.timings_ms.connect or 0) < 1500, "one probe, not eight"
+    assert daemon.ask(m.Stats())["probes"]["failed"] == 1
+    assert dropping.counts()["generations_started"] == 9
 
 
 @pytest.mark.parametrize("status", [200, 404, 401, 500])
@@ -119,6 +126,17 @@ def test_any_whole_response_proves_that_a_session_lives(
     (entry,) = daemon.ask(m.Info())
     assert entry["last_probe"] is not None
     assert (standin.counts()["connections_opened"], entry["requests"]) == (1, 2)
+
+
+def test_a_probe_whose_answer_ends_the_connection_proves_nothing(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario('[[rule]]\npath = "/models"\nclose_after = true\n')
+    daemon = start(warm=0, pool="check_after_idle_s = 0")
+    peer = used(daemon)
+    outcome, session = served(peer)
+    assert (session.reused, len(outcome.attempts), outcome.possible_double) == (False, 1, False)
+    assert daemon.ask(m.Stats())["closed"] == {"probe_failed": 1}
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
@@ -154,6 +172,41 @@ def test_it_is_tried_again_only_once(start: Start, standin: Standin) -> None:
     assert error.outcome.possible_double is True
     assert len({attempt.session for attempt in error.outcome.attempts}) == 2
     assert standin.counts()["requests"] == {"/chat/completions": 4}
+
+
+def test_after_one_stale_session_the_others_of_its_age_are_not_trusted_either(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[defaults]\ntokens = 4\ntoken_delay_s = 0.1\n")
+    daemon = start(warm=0)
+    peer = daemon.peer()
+    for n in range(3):
+        peer.generate(request_id=b"%d" % n)
+    peer.outcomes(3)
+    assert daemon.ask(m.Stats())["sessions"]["idle"] == 3
+    standin.set_scenario('[[rule]]\nmethod = "POST"\nnth = 1\ncut_after_bytes = 0\n')
+    outcome, session = served(peer)
+    assert (session.reused, len(outcome.attempts), outcome.possible_double) == (False, 2, True)
+
+
+def test_a_try_between_that_made_no_connection_does_not_make_a_double_undone(
+    start: Start, standin: Standin
+) -> None:
+    quick = "\n[upstream.deepseek.retry]\nattempts = 4\nbase_s = 0.01\ncap_s = 0.02\n"
+    daemon = start(warm=0, extra=quick)
+    peer = used(daemon)
+    standin.set_scenario(
+        '[[rule]]\nmethod = "POST"\nnth = 1\ncut_after_bytes = 0\n'
+        '[[rule]]\nmethod = "POST"\nnth = 2\nstatus = 500\n'
+        '[[rule]]\ntimes = 1\ntls_alert = "handshake_failure"\n'
+    )
+    peer.generate()
+    error = peer.error()
+    assert (error.code, error.http_status) == ("upstream_unavailable", 500)
+    assert error.outcome is not None
+    assert [attempt.status for attempt in error.outcome.attempts] == [None, None, 500]
+    assert error.outcome.possible_double is True
+    assert daemon.ask(m.Stats())["possible_doubles"] == 1
 
 
 def test_a_fresh_session_that_breaks_after_sending_is_not_tried_again(

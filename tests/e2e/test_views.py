@@ -139,8 +139,10 @@ def test_what_makes_the_ledger_incomplete_is_shown(start: Start, standin: Standi
     standin.set_scenario('[[rule]]\nmethod = "POST"\nstatus = 503\ntimes = 1')
     daemon = start(warm=0, extra=ONCE)
     ask(daemon)
+    assert "failures in a row: 1 (" in daemon.client("status").stdout
     ask(daemon)
     shown = daemon.client("status").stdout
+    assert "breaker      closed\n" in shown, "what failed before does not fail now"
     assert "1 requests without usage" in shown
     assert "hit + miss" not in shown
 

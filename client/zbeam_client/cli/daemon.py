@@ -11,6 +11,7 @@ from zbeam_client.cli import output
 from zbeam_client.cli.known import complete_upstream
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_shared import __version__
+from zbeam_shared.balance import suffices
 from zbeam_shared.errors import EXIT_CONFIG
 
 
@@ -168,8 +169,8 @@ def balance(settings: Settings, upstream: str) -> int:
         names = ("currency", "total_balance", "granted_balance", "topped_up_balance")
         rows = [[entry.get(name) for name in names] for entry in found.get("balance_infos", [])]
         output.print_table(("CURRENCY", "TOTAL", "GRANTED", "TOPPED UP"), rows)
-    if not found.get("is_available"):
-        output.warn("the upstream says that the balance does not suffice. Top up the account")
+    if not suffices(found):
+        output.warn("the balance does not suffice for a request. Top up the account")
     return 0
 
 

@@ -9,6 +9,7 @@ import click
 from zbeam_client.cli import output
 from zbeam_client.cli.daemon import describe_reload
 from zbeam_client.cli.options import Settings, with_common
+from zbeam_shared.balance import suffices
 from zbeam_shared.errors import ZbeamError
 
 PHASES = ("queue", "connect", "first_token", "total")
@@ -136,7 +137,9 @@ def breaker(upstream: dict[str, Any]) -> str:
         parts.append(f"next try in {found['retry_in_s']:.0f} s")
     if found.get("failures_in_a_row"):
         parts.append(f"failures in a row: {found['failures_in_a_row']}")
-    cause = f" ({output.one_line(str(found['cause']))})" if found.get("cause") else ""
+    # The cause of failures that are over is no trouble any more.
+    failing = found.get("state") != "closed" or found.get("failures_in_a_row")
+    cause = f" ({output.one_line(str(found['cause']))})" if found.get("cause") and failing else ""
     return ", ".join(parts) + cause
 
 
@@ -187,7 +190,7 @@ def usage_troubles(upstream: dict[str, Any]) -> list[str]:
 def balances(upstream: dict[str, Any]) -> list[str]:
     """Return the account's balance, one line for each currency."""
     found = upstream.get("balance") or {}
-    low = "" if found.get("is_available", True) else "  (does not suffice)"
+    low = "" if suffices(found) else "  (does not suffice)"
     return [
         output.one_line(f"{entry.get('total_balance')} {entry.get('currency')}") + low
         for entry in found.get("balance_infos", [])

@@ -1,28 +1,40 @@
-"""When a request may start: after what the API has asked all to wait, at its turn by the rates."""
+"""When a request may start: after what the API has asked all to wait, at its turn by the rates.
+
+Pure policy but for the waiting, which its caller does.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from typing import Protocol
 
-from zbeam_daemon.upstream import Upstream
+from zbeam_daemon.backoff import Backoff
+from zbeam_daemon.rate import Rate
 from zbeam_shared.errors import ZbeamError
 
 
-def wait_for_leave(
-    upstream: Upstream, *, deadline: float, wait: Callable[[float], None]
+class Shared(Protocol):
+    """What holds for all requests of an upstream."""
+
+    backoff: Backoff
+    requests_rate: Rate
+    tokens_rate: Rate
+
+
+def wait_for_clearance(
+    upstream: Shared, deadline: float, clock: Callable[[], float], wait: Callable[[float], None]
 ) -> ZbeamError | None:
     """Wait until a request may start; returns an error when that is after its deadline.
 
-    ``wait`` lets so many seconds pass. It is looked again after each: others may have been told
-    to wait meanwhile (Retry-After), or have used tokens. A turn that is not used, because the
-    request gives up or is cancelled, goes to another.
+    ``wait`` lets so many seconds pass, ``clock`` tells the time (monotonic). It is looked again
+    after each wait: others may have been told to wait meanwhile (Retry-After), or have used
+    tokens. A turn that is not used, because the request gives up or is cancelled, goes to another.
     """
     rate = upstream.requests_rate
     turn: float | None = None  # when limits.requests_per_minute lets it start
     try:
         while True:
-            now = time.monotonic()
+            now = clock()
             asked_s = upstream.backoff.hold(now)
             if asked_s and turn is not None:
                 # All who wait are late now, and would start together when it is over.
