@@ -479,3 +479,47 @@ def test_a_queued_request_goes_to_the_daemon_that_comes_back(
             process.wait()
     assert process.returncode == 0, stderr
     assert json.loads(stdout)["content"]
+
+
+# ---- doctor from afar -----------------------------------------------------------------------------
+
+
+def diagnosis(done: Any) -> tuple[Any, list[str]]:
+    """The cause, and the checks that were made, of ``doctor --json``."""
+    found = json.loads(done.stdout)
+    return found["cause"], [check["name"] for check in found["checks"]]
+
+
+def test_doctor_finds_nothing_wrong_and_compares_no_environments(site: Site, start: Start) -> None:
+    keys = pair()
+    site.allow("laptop", keys)
+    start(extra=site.table)
+    laptop = site.client("laptop", keys)
+    laptop.environ |= {"DEEPSEEK_API_KEY": "sk-of-the-laptop-0123456789", "ZBEAM_CONFIG": "/other"}
+    done = laptop("doctor", "--json")
+    cause, names = diagnosis(done)
+    assert (done.returncode, cause) == (0, None), done.stdout
+    assert "key accepted" in names, "the daemon's own checks are asked for"
+    assert "environment" not in names
+
+
+def test_doctor_names_the_key_that_is_wrong(site: Site, start: Start) -> None:
+    start(extra=site.table)
+    for command, cause, status in [
+        (site.client("unlisted", pair()), "remote access", EXIT_NOT_ALLOWED),
+        (site.client("misled", pair(), server=pair()), "remote access", EXIT_NOT_ALLOWED),
+        (site.client("keyless"), "remote keys", EXIT_CONFIG),
+    ]:
+        done = command("doctor", "--json")
+        assert (diagnosis(done)[0], done.returncode) == (cause, status)
+
+
+def test_doctor_does_not_blame_the_laptop_for_a_server_without_daemon(site: Site) -> None:
+    """A configuration here, good or bad, has no part in it."""
+    laptop = site.client("laptop", pair())
+    Path(laptop.environ["HOME"], ".config/zbeam/zbeam.toml").write_text("nonsense = 1\n")
+    done = laptop("doctor", "--json")
+    cause, names = diagnosis(done)
+    assert (cause, done.returncode) == ("daemon", EXIT_NO_DAEMON)
+    assert names == ["endpoint", "daemon", "diagnosis"]
+    assert "daemon.remote" in done.stdout.decode(), "the fix is for that host"
