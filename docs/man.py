@@ -51,8 +51,10 @@ FILES = {
     "zbeam-client": [
         *SOCKETS,
         ("~/.local/state/zbeam/zbeamd.log", "The log of a daemon that was started for you."),
-        ("~/.config/zbeam/client.key, ~/.config/zbeam/servers/",
-         "Keys for daemons on other machines."),
+        (
+            "~/.config/zbeam/client.key, ~/.config/zbeam/servers/",
+            "Keys for daemons on other machines.",
+        ),
     ],
     "zbeamd": [
         ("~/.config/zbeam/zbeam.toml", "Your configuration."),

@@ -22,6 +22,7 @@ from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.keys import KeySourceError
 from zbeam_daemon.config.settings import RemoteSettings
 from zbeam_daemon.config.watcher import Watcher
+from zbeam_daemon.floodgate import Floodgate, listen
 from zbeam_daemon.log import Log
 from zbeam_daemon.reload import News
 from zbeam_daemon.router import Router
@@ -58,10 +59,12 @@ class Remote:
             self._handler.bind(ZAP)
             secret = curve_keys.read_server_key(settings.server_key_file, environ)
             self._socket.secure(secret.reveal())
-            self._socket.bind(settings.endpoint)
+            listener = listen(settings.endpoint)
+            self._floodgate = Floodgate(listener, log)
+            self._socket.adopt(settings.endpoint, listener)
         except KeySourceError as error:
             raise ZbeamError("config_invalid", f"daemon.remote.server_key_file: {error}") from None
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             raise ZbeamError(
                 "config_invalid",
                 f"cannot listen at {settings.endpoint}: {error.strerror}",
@@ -78,6 +81,7 @@ class Remote:
         self.read_list()  # after the watch began, so that no change is missed
         self._handler.start()
         self._socket.start()
+        self._floodgate.start()
         self._log.info(
             "remote.ready", endpoint=self._settings.endpoint, clients=len(self._allowed.clients)
         )
@@ -109,6 +113,7 @@ class Remote:
 
     def close(self) -> None:
         """Close the sockets."""
+        self._floodgate.close()
         self._socket.close()
         self._handler.close()
 

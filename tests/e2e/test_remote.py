@@ -421,6 +421,28 @@ def test_connections_that_never_shake_hands_are_closed_and_hinder_nobody(
                     pass
 
 
+def test_a_flood_of_connections_leaves_files_for_local_clients(site: Site, start: Start) -> None:
+    """Without the gate libzmq aborts the daemon: strangers would end it without a key."""
+    keys = pair()
+    site.allow("laptop", keys)
+    daemon = start(extra=site.table, launcher=["sh", "-c", 'ulimit -n 600 && exec "$@"', "sh"])
+    laptop = site.client("laptop", keys)
+    address = ("127.0.0.1", int(site.endpoint.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(TimeoutError):
+            for n in range(1000):
+                stack.enter_context(socket.create_connection(address, timeout=0.5))
+                if n % 20 == 0:
+                    daemon.ask(m.Stats())  # in step with it: this is no race
+        assert 200 < n < 500
+        assert len(daemon.lines("remote.flooded")) == 1
+        with daemon.peer() as local:
+            local.generate()
+            local.result()
+    wait_until(lambda: daemon.lines("remote.flood_over"))
+    assert laptop("generate", "hello").returncode == 0
+
+
 def test_a_frame_that_is_too_large_ends_its_connection_alone(site: Site, start: Start) -> None:
     keys = pair()
     site.allow("laptop", keys)
@@ -481,7 +503,7 @@ def test_a_queued_request_goes_to_the_daemon_that_comes_back(
     assert json.loads(stdout)["content"]
 
 
-# ---- doctor from afar -----------------------------------------------------------------------------
+# ---- doctor from afar ---------------------------------------------------------------------------
 
 
 def diagnosis(done: Any) -> tuple[Any, list[str]]:
