@@ -118,8 +118,10 @@ def is_managed(endpoint: str) -> bool:
     """Tell whether systemd listens on the daemon's behalf; it may have to start one. Never blocks.
 
     The kernel names the process that began to listen: the system's manager has the id 1, a
-    user's is known by its name.
+    user's is known by its name. Of another machine nothing is known.
     """
+    if paths.is_remote(endpoint):
+        return False
     plain = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         plain.setblocking(False)

@@ -72,6 +72,11 @@ class Remote:
                 "port that is free",
             ) from None
 
+    @property
+    def clients(self) -> int:
+        """How many keys may connect."""
+        return len(self._allowed.clients)
+
     def start(self) -> None:
         """Begin to take clients, and changes of the list."""
         news = News(self.read_list)
@@ -82,9 +87,7 @@ class Remote:
         self._handler.start()
         self._socket.start()
         self._floodgate.start()
-        self._log.info(
-            "remote.ready", endpoint=self._settings.endpoint, clients=len(self._allowed.clients)
-        )
+        self._log.info("remote.ready", endpoint=self._settings.endpoint, clients=self.clients)
 
     def read_list(self) -> None:
         """Read anew who may connect; requests of those who may no longer are ended."""
@@ -100,7 +103,7 @@ class Remote:
         names = [{c.name for c in known.clients.values()} for known in (before, self._allowed)]
         self._log.info(
             "remote.clients",
-            clients=len(self._allowed.clients),
+            clients=self.clients,
             added=",".join(sorted(names[1] - names[0])),
             removed=",".join(sorted(names[0] - names[1])),
         )
@@ -121,7 +124,7 @@ class Remote:
         """Return what the view ``status`` tells of it."""
         return {
             "endpoint": self._settings.endpoint,
-            "clients": len(self._allowed.clients),
+            "clients": self.clients,
             "strangers": self.strangers,
             "last_stranger": self._last_stranger,
             "problems": list(self._allowed.problems),

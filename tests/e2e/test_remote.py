@@ -16,6 +16,7 @@ import zmq
 
 from support.daemon import Daemon, Start
 from support.remote import PUBLIC, SECRET, Site, free_port, pair, strangers, write_secret
+from support.scrape import Metrics
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_client import AsyncClient, Client
@@ -83,7 +84,9 @@ def test_the_libraries_take_the_same_way(
 def test_a_stranger_gets_nothing_is_counted_and_is_told_what_to_do(
     site: Site, start: Start, standin: Standin
 ) -> None:
-    daemon = start(extra=site.table)
+    metrics = Metrics(free_port())
+    daemon = start(extra=site.table, daemon=metrics.setting)
+    daemon.wait_for("daemon.ready")
     keys = pair()
     before = time.monotonic()
     done = site.client("stranger", keys)("generate", "--json", "hello")
@@ -94,6 +97,8 @@ def test_a_stranger_gets_nothing_is_counted_and_is_told_what_to_do(
     assert f"public {keys[PUBLIC]}" in error["hint"]
     assert strangers(daemon) == 1
     assert daemon.ask(m.Stats())["strangers"] == 1
+    assert metrics.value("zbeam_remote_strangers_total") == 1
+    assert f"metrics        http://127.0.0.1:{metrics.port}" in daemon.client("status").stdout
     last = daemon.ask(m.Status())["remote"]["last_stranger"]
     assert (last["key"], last["address"]) == (keys[PUBLIC], "127.0.0.1")
     assert f"refused 127.0.0.1, public {keys[PUBLIC]}" in daemon.client("status").stdout
