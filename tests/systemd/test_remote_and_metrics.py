@@ -75,7 +75,6 @@ def test_a_remote_client_is_served_and_counted(site: Installed) -> None:
     assert found["zbeam_client_requests_total"] == 1
     # The unit hides /proc but for processes.
     assert found["process_open_fds"] > 10
-    assert found["process_max_fds"] == 65536
     # A member is added while it runs, and the configuration is reloaded.
     site.must("cp", "/etc/zbeam/server.key.pub", "/etc/zbeam/clients/another.key")
     site.systemctl("reload", "zbeamd.service")
