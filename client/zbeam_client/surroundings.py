@@ -134,6 +134,7 @@ class Surroundings:
 
     def _add_daemon(self, endpoint: str, timeout_s: float | None) -> None:
         began = time.monotonic()
+        managed = endpoints.is_managed(endpoint)  # now: systemd may give up meanwhile
         try:
             with Client(endpoint, timeout_s=timeout_s, autostart=False) as client:
                 pong = client.ping()
@@ -146,6 +147,10 @@ class Surroundings:
                 return
             what, fix = _process(paths.socket_path(endpoint))
             detail = f"it takes connections, but does not answer{what}"
+            if managed and not what:
+                detail = "systemd listens there, and the daemon that it starts does not come up"
+                user = "" if endpoint == f"ipc://{paths.SYSTEM_SOCKET}" else "--user "
+                fix = f"journalctl {user}-u zbeamd says why; then systemctl {user}reset-failed"
             if error.code != "daemon_unavailable":
                 detail = error.message
             self._add("daemon", "fail", detail, fix or error.hint or "restart the daemon")

@@ -80,9 +80,9 @@ class Remote:
     def start(self) -> None:
         """Begin to take clients, and changes of the list."""
         news = News(self.read_list)
-        self._watcher = Watcher(
-            [self._settings.allowed_clients_dir / curve_keys.ALL_KEYS], news.bring
-        )
+        folder = self._settings.allowed_clients_dir
+        # The folder too: one that is put in its place as a whole tells only what it lies in.
+        self._watcher = Watcher([folder, folder / curve_keys.ALL_KEYS], news.bring)
         self.read_list()  # after the watch began, so that no change is missed
         self._handler.start()
         self._socket.start()

@@ -211,6 +211,16 @@ def test_a_key_that_is_added_or_taken_away_counts_at_once(
     assert "removed=laptop" in line
 
 
+def test_a_list_that_is_replaced_as_a_whole_counts_at_once(site: Site, start: Start) -> None:
+    site.allow("laptop", pair())
+    daemon = start(extra=site.table)
+    wait_until(lambda: allowed(daemon) == 1)
+    site.allowed.rename(site.folder / "former")
+    wait_until(lambda: allowed(daemon) == 0, timeout=5)
+    (site.folder / "former").rename(site.allowed)
+    wait_until(lambda: allowed(daemon) == 1, timeout=5)
+
+
 def test_a_key_is_taken_away_also_while_the_configuration_is_bad(site: Site, start: Start) -> None:
     keys = pair()
     site.allow("laptop", keys)
