@@ -23,6 +23,10 @@ ENVIRONMENT = {
     "zbeam-client": [
         ("ZBEAM_ENDPOINT", "Where the daemon listens, when --endpoint is not given."),
         ("ZBEAM_CLIENT", "The name of this caller, when generate --client is not given."),
+        ("ZBEAM_CLIENT_KEY", "The file of your secret key, for a daemon on another machine. "
+         "Default: ~/.config/zbeam/client.key."),
+        ("ZBEAM_SERVER_KEY", "The file of that daemon's public key. Default: "
+         "~/.config/zbeam/servers/HOST_PORT.key."),
         ("XDG_RUNTIME_DIR", "The folder above zbeam/zbeamd.sock, your own daemon's socket."),
         ("XDG_STATE_HOME", "The folder above zbeam/zbeamd.log, the log of a daemon that was "
          "started for you. Default: ~/.local/state."),
@@ -47,6 +51,10 @@ FILES = {
     "zbeam-client": [
         *SOCKETS,
         ("~/.local/state/zbeam/zbeamd.log", "The log of a daemon that was started for you."),
+        (
+            "~/.config/zbeam/client.key, ~/.config/zbeam/servers/",
+            "Keys for daemons on other machines.",
+        ),
     ],
     "zbeamd": [
         ("~/.config/zbeam/zbeam.toml", "Your configuration."),

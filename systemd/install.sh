@@ -53,11 +53,12 @@ install_environment() {
     # Built from a copy: nothing of root's is left behind in the source folder.
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT
-    (cd "$SOURCE" && cp -R setup.py pyproject.toml README.md LICENSE daemon client shared "$copy")
+    (cd "$SOURCE" && cp -R setup.py pyproject.toml README.md LICENSE daemon client shared docs "$copy")
     "$target/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "$copy"
     # The same version from changed sources is new all the same.
     "$target/bin/python" -m pip install --quiet --disable-pip-version-check \
         --force-reinstall --no-deps "$copy"
+    "$target/bin/python" "$copy/docs/man.py" "$copy/man" >/dev/null
     if [ -n "$DESTDIR" ]; then
         # The scripts are to run where the package is unpacked.
         grep -rlIF "$target" "$target/bin" | xargs sed -i "s|$target|$APP|g"
@@ -74,12 +75,8 @@ install_links() {
     say "$PREFIX/bin: $COMMANDS"
 }
 
-manuals() { find "$SOURCE/build/man" -name '*.1' 2>/dev/null || true; }
-
 fill_in() { # FROM TO
-    # A unit does not point to a manual that is not there: systemd-analyze verify looks.
-    without=; [ -n "$(manuals)" ] || without='/^Documentation=man:/d'
-    sed -e "s|@APP@|$APP|g" -e "$without" "$1" >"$2.new"
+    sed -e "s|@APP@|$APP|g" "$1" >"$2.new"
     chmod 0644 "$2.new"
     mv "$2.new" "$2"
 }
@@ -97,13 +94,15 @@ install_units() {
     say "$PREFIX/lib/systemd: units for the system and for users, their user and their folder"
 }
 
+remove_manuals() {
+    rm -f "$MANUALS"/zbeamd.1 "$MANUALS"/zbeamd-*.1 "$MANUALS"/zbeam-client.1 "$MANUALS"/zbeam-client-*.1
+}
+
 install_manuals() {
-    [ -n "$(manuals)" ] || { say "no man pages: \`make man\` builds them"; return; }
     mkdir -p "$MANUALS"
-    for page in $(manuals); do
-        install -m 0644 "$page" "$MANUALS/${page##*/}"
-    done
-    say "$MANUALS: man pages"
+    remove_manuals # of commands that are gone
+    install -m 0644 "$copy"/man/*.1 "$MANUALS"
+    say "$PREFIX/share/man: man pages"
 }
 
 install_configuration() {
@@ -162,7 +161,7 @@ uninstall() {
         rm -f "$USERS/${unit##*/}"
     done
     rm -f "$DESTDIR$PREFIX/lib/sysusers.d/zbeam.conf" "$DESTDIR$PREFIX/lib/tmpfiles.d/zbeam.conf"
-    rm -f "$MANUALS"/zbeamd.1 "$MANUALS"/zbeamd-*.1 "$MANUALS"/zbeam-client.1 "$MANUALS"/zbeam-client-*.1
+    remove_manuals
     for command in $COMMANDS; do
         link=$DESTDIR$PREFIX/bin/$command
         if [ "$(readlink "$link")" = "$APP/bin/$command" ]; then rm -f "$link"; fi

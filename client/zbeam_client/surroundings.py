@@ -79,6 +79,9 @@ class Surroundings:
         elif self.given:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
         self.absent = True
+        if self.given and paths.is_remote(self.given):
+            self._add("daemon", "fail", nobody.message, nobody.hint)
+            return
         fix = "zbeamd run" if self.given else "zbeamd run, or let zbeam-client generate start one"
         what = nobody.message.removeprefix("no daemon: ")
         self._add("daemon", "fail", f"none: {what}", f"start it: {fix}")
@@ -131,6 +134,7 @@ class Surroundings:
 
     def _add_daemon(self, endpoint: str, timeout_s: float | None) -> None:
         began = time.monotonic()
+        managed = endpoints.is_managed(endpoint)  # now: systemd may give up meanwhile
         try:
             with Client(endpoint, timeout_s=timeout_s, autostart=False) as client:
                 pong = client.ping()
@@ -139,11 +143,14 @@ class Surroundings:
                 self._add("version", "fail", error.message, error.hint)
                 return
             if paths.is_remote(endpoint):
-                name = "socket" if error.code == "not_allowed" else "daemon"
-                self._add(name, "fail", error.message, error.hint or "see its log")
+                self._add(_remote_check(error), "fail", error.message, error.hint or "see its log")
                 return
             what, fix = _process(paths.socket_path(endpoint))
             detail = f"it takes connections, but does not answer{what}"
+            if managed and not what:
+                detail = "systemd listens there, and the daemon that it starts does not come up"
+                user = "" if endpoint == f"ipc://{paths.SYSTEM_SOCKET}" else "--user "
+                fix = f"journalctl {user}-u zbeamd says why; then systemctl {user}reset-failed"
             if error.code != "daemon_unavailable":
                 detail = error.message
             self._add("daemon", "fail", detail, fix or error.hint or "restart the daemon")
@@ -172,7 +179,12 @@ class Surroundings:
     # ---- the environment --------------------------------------------------------------------
 
     def add_environment(self, config_path: str, config: Sequence[JsonMap]) -> None:
-        """Compare this process's environment with what the daemon runs on."""
+        """Compare this process's environment with what the daemon runs on.
+
+        With another machine's there is nothing to compare.
+        """
+        if self.endpoint and paths.is_remote(self.endpoint):
+            return
         environ = self._environ
         traps = []
         named = environ.get("ZBEAM_CONFIG")
@@ -211,6 +223,12 @@ class Surroundings:
     ) -> None:
         time_ms = None if ms is None else round(ms, 3)
         self.checks.append(Check(name=name, status=status, detail=detail, fix=fix, ms=time_ms))
+
+
+def _remote_check(error: ZbeamError) -> str:
+    """Return the check that a failure at a remote endpoint belongs to."""
+    names = {"not_allowed": "remote access", "config_invalid": "remote keys"}
+    return names.get(error.code, "daemon")
 
 
 def _same_key(key: str, masked: str) -> bool:

@@ -123,4 +123,5 @@ class Admin:
             "clients": self._broker.clients.most_active(20),
             "bad_messages": self._broker.bad_messages,
             "remote": self.remote.status() if self.remote is not None else None,
+            "metrics": self._running.config.values["daemon", "metrics"],
         }

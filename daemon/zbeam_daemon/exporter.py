@@ -8,6 +8,7 @@ daemon does not.
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,7 +40,7 @@ class Exporter:
         self._log = log
         registry = CollectorRegistry()
         registry.register(collector)
-        ProcessCollector(registry=registry)
+        _Process(registry=registry)
         self._scrape = make_wsgi_app(registry)
         host, port = address
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -90,6 +91,13 @@ class Exporter:
         status, headers = answered
         start_response(status, [*headers, *_last_words(body)])
         return [body] if method == "GET" else []
+
+
+class _Process(ProcessCollector):
+    """The process's own figures, also where /proc shows processes alone (ProcSubset=pid)."""
+
+    def _boot_time(self) -> float:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class _Handler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]

@@ -30,6 +30,7 @@ from zbeam_daemon import views
 from zbeam_daemon.broker import Broker
 from zbeam_daemon.latency import BOUNDS_S
 from zbeam_daemon.reload import Running
+from zbeam_daemon.remote import Remote
 from zbeam_daemon.states import BREAKER
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams
@@ -60,7 +61,8 @@ class Row:
 class DaemonCollector(Collector):
     """Reads the daemon at each scrape.
 
-    ``now`` is the monotonic clock; ``is_draining`` tells whether the daemon is about to end.
+    ``now`` is the monotonic clock; ``remote`` finds what serves remote clients, if anything does;
+    ``is_draining`` tells whether the daemon is about to end.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class DaemonCollector(Collector):
         running: Running,
         *,
         now: Callable[[], float],
+        remote: Callable[[], Remote | None],
         is_draining: Callable[[], bool],
     ) -> None:
         self._upstreams = upstreams
         self._broker = broker
         self._running = running
         self._now = now
+        self._remote = remote
         self._started_at = now()
         self._is_draining = is_draining
 
@@ -136,6 +140,17 @@ class DaemonCollector(Collector):
             "zbeam_bad_messages",
             "Messages of clients that broke the protocol's rules.",
             self._broker.bad_messages,
+        )
+        remote = self._remote()
+        yield GaugeMetricFamily(
+            "zbeam_remote_clients",
+            "Keys of remote clients that may connect.",
+            0 if remote is None else remote.clients,
+        )
+        yield CounterMetricFamily(
+            "zbeam_remote_strangers",
+            "Connections refused because their key is not listed.",
+            0 if remote is None else remote.strangers,
         )
         clients = CounterMetricFamily(
             "zbeam_client_requests",

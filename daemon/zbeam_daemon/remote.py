@@ -22,6 +22,7 @@ from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.keys import KeySourceError
 from zbeam_daemon.config.settings import RemoteSettings
 from zbeam_daemon.config.watcher import Watcher
+from zbeam_daemon.floodgate import Floodgate, listen
 from zbeam_daemon.log import Log
 from zbeam_daemon.reload import News
 from zbeam_daemon.router import Router
@@ -58,10 +59,12 @@ class Remote:
             self._handler.bind(ZAP)
             secret = curve_keys.read_server_key(settings.server_key_file, environ)
             self._socket.secure(secret.reveal())
-            self._socket.bind(settings.endpoint)
+            listener = listen(settings.endpoint)
+            self._floodgate = Floodgate(listener, log)
+            self._socket.adopt(settings.endpoint, listener)
         except KeySourceError as error:
             raise ZbeamError("config_invalid", f"daemon.remote.server_key_file: {error}") from None
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             raise ZbeamError(
                 "config_invalid",
                 f"cannot listen at {settings.endpoint}: {error.strerror}",
@@ -69,18 +72,22 @@ class Remote:
                 "port that is free",
             ) from None
 
+    @property
+    def clients(self) -> int:
+        """How many keys may connect."""
+        return len(self._allowed.clients)
+
     def start(self) -> None:
         """Begin to take clients, and changes of the list."""
         news = News(self.read_list)
-        self._watcher = Watcher(
-            [self._settings.allowed_clients_dir / curve_keys.ALL_KEYS], news.bring
-        )
+        folder = self._settings.allowed_clients_dir
+        # The folder too: one that is put in its place as a whole tells only what it lies in.
+        self._watcher = Watcher([folder, folder / curve_keys.ALL_KEYS], news.bring)
         self.read_list()  # after the watch began, so that no change is missed
         self._handler.start()
         self._socket.start()
-        self._log.info(
-            "remote.ready", endpoint=self._settings.endpoint, clients=len(self._allowed.clients)
-        )
+        self._floodgate.start()
+        self._log.info("remote.ready", endpoint=self._settings.endpoint, clients=self.clients)
 
     def read_list(self) -> None:
         """Read anew who may connect; requests of those who may no longer are ended."""
@@ -96,7 +103,7 @@ class Remote:
         names = [{c.name for c in known.clients.values()} for known in (before, self._allowed)]
         self._log.info(
             "remote.clients",
-            clients=len(self._allowed.clients),
+            clients=self.clients,
             added=",".join(sorted(names[1] - names[0])),
             removed=",".join(sorted(names[0] - names[1])),
         )
@@ -109,6 +116,7 @@ class Remote:
 
     def close(self) -> None:
         """Close the sockets."""
+        self._floodgate.close()
         self._socket.close()
         self._handler.close()
 
@@ -116,7 +124,7 @@ class Remote:
         """Return what the view ``status`` tells of it."""
         return {
             "endpoint": self._settings.endpoint,
-            "clients": len(self._allowed.clients),
+            "clients": self.clients,
             "strangers": self.strangers,
             "last_stranger": self._last_stranger,
             "problems": list(self._allowed.problems),

@@ -98,8 +98,6 @@ class Router:
 
         There, only the holder of the endpoint's lock may call this: bind takes a live path over.
         """
-        if "[" in endpoint:
-            self._socket.setsockopt(zmq.IPV6, 1)
         before = os.umask(0o777 & ~mode)
         try:
             self._socket.bind(endpoint)
@@ -107,7 +105,7 @@ class Router:
             os.umask(before)
 
     def adopt(self, endpoint: str, listener: int) -> None:
-        """Serve on a listening socket of systemd's in place of one of our own.
+        """Serve on a socket that listens already, in place of one of libzmq's own.
 
         The descriptor is libzmq's from here on: it closes it, and aborts the process if somebody
         else has done so. It leaves the path alone.

@@ -208,6 +208,7 @@ class Service:
             self._broker,
             self._running,
             now=time.monotonic,
+            remote=lambda: self._remote,
             is_draining=self._stopping.is_set,
         )
         return Exporter(address, collector, self._log)

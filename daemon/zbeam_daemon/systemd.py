@@ -22,11 +22,14 @@ def notify(*lines: str) -> None:
         return
     if address[0] == "@":  # an abstract socket
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    # A service manager that does not listen is no reason to stop serving, nor is it that no file
+    # can be opened at the moment.
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+    ):
         sock.settimeout(1.0)
-        # A service manager that does not listen is no reason to stop serving.
-        with contextlib.suppress(OSError):
-            sock.sendto("\n".join(lines).encode("utf-8", "replace"), address)
+        sock.sendto("\n".join(lines).encode("utf-8", "replace"), address)
 
 
 def reloading() -> None:

@@ -29,6 +29,8 @@ _EXIT_STATUSES = {
     "endpoint": EXIT_CONFIG,
     "configuration": EXIT_CONFIG,
     "key": EXIT_CONFIG,
+    "remote keys": EXIT_CONFIG,
+    "remote access": EXIT_NOT_ALLOWED,
     "socket": EXIT_NOT_ALLOWED,
     "key accepted": EXIT_NOT_ALLOWED,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import tempfile
@@ -93,3 +94,19 @@ def test_a_dead_socket_does_no_harm(
         sock.bind(str(place / "dead"))
     monkeypatch.setenv("NOTIFY_SOCKET", address.format(place))
     systemd.notify("READY=1")
+
+
+def test_no_file_left_to_open_does_no_harm(
+    place: Path, monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    """Strangers may have taken them all for a while; who reports must live on."""
+    listener.bind(str(place / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        systemd.notify("READY=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    systemd.notify("READY=1")
+    assert listener.recv(1000) == b"READY=1"

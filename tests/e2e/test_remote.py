@@ -16,6 +16,7 @@ import zmq
 
 from support.daemon import Daemon, Start
 from support.remote import PUBLIC, SECRET, Site, free_port, pair, strangers, write_secret
+from support.scrape import Metrics
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_client import AsyncClient, Client
@@ -83,7 +84,9 @@ def test_the_libraries_take_the_same_way(
 def test_a_stranger_gets_nothing_is_counted_and_is_told_what_to_do(
     site: Site, start: Start, standin: Standin
 ) -> None:
-    daemon = start(extra=site.table)
+    metrics = Metrics(free_port())
+    daemon = start(extra=site.table, daemon=metrics.setting)
+    daemon.wait_for("daemon.ready")
     keys = pair()
     before = time.monotonic()
     done = site.client("stranger", keys)("generate", "--json", "hello")
@@ -94,6 +97,8 @@ def test_a_stranger_gets_nothing_is_counted_and_is_told_what_to_do(
     assert f"public {keys[PUBLIC]}" in error["hint"]
     assert strangers(daemon) == 1
     assert daemon.ask(m.Stats())["strangers"] == 1
+    assert metrics.value("zbeam_remote_strangers_total") == 1
+    assert f"metrics        http://127.0.0.1:{metrics.port}" in daemon.client("status").stdout
     last = daemon.ask(m.Status())["remote"]["last_stranger"]
     assert (last["key"], last["address"]) == (keys[PUBLIC], "127.0.0.1")
     assert f"refused 127.0.0.1, public {keys[PUBLIC]}" in daemon.client("status").stdout
@@ -204,6 +209,16 @@ def test_a_key_that_is_added_or_taken_away_counts_at_once(
     assert laptop("ping").returncode == EXIT_NOT_ALLOWED
     (line,) = daemon.lines("remote.clients")[-1:]
     assert "removed=laptop" in line
+
+
+def test_a_list_that_is_replaced_as_a_whole_counts_at_once(site: Site, start: Start) -> None:
+    site.allow("laptop", pair())
+    daemon = start(extra=site.table)
+    wait_until(lambda: allowed(daemon) == 1)
+    site.allowed.rename(site.folder / "former")
+    wait_until(lambda: allowed(daemon) == 0, timeout=5)
+    (site.folder / "former").rename(site.allowed)
+    wait_until(lambda: allowed(daemon) == 1, timeout=5)
 
 
 def test_a_key_is_taken_away_also_while_the_configuration_is_bad(site: Site, start: Start) -> None:
@@ -421,6 +436,28 @@ def test_connections_that_never_shake_hands_are_closed_and_hinder_nobody(
                     pass
 
 
+def test_a_flood_of_connections_leaves_files_for_local_clients(site: Site, start: Start) -> None:
+    """Without the gate libzmq aborts the daemon: strangers would end it without a key."""
+    keys = pair()
+    site.allow("laptop", keys)
+    daemon = start(extra=site.table, launcher=["sh", "-c", 'ulimit -n 600 && exec "$@"', "sh"])
+    laptop = site.client("laptop", keys)
+    address = ("127.0.0.1", int(site.endpoint.rpartition(":")[2]))
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(TimeoutError):
+            for n in range(1000):
+                stack.enter_context(socket.create_connection(address, timeout=0.5))
+                if n % 20 == 0:
+                    daemon.ask(m.Stats())  # in step with it: this is no race
+        assert 200 < n < 500
+        assert len(daemon.lines("remote.flooded")) == 1
+        with daemon.peer() as local:
+            local.generate()
+            local.result()
+    wait_until(lambda: daemon.lines("remote.flood_over"))
+    assert laptop("generate", "hello").returncode == 0
+
+
 def test_a_frame_that_is_too_large_ends_its_connection_alone(site: Site, start: Start) -> None:
     keys = pair()
     site.allow("laptop", keys)
@@ -479,3 +516,47 @@ def test_a_queued_request_goes_to_the_daemon_that_comes_back(
             process.wait()
     assert process.returncode == 0, stderr
     assert json.loads(stdout)["content"]
+
+
+# ---- doctor from afar ---------------------------------------------------------------------------
+
+
+def diagnosis(done: Any) -> tuple[Any, list[str]]:
+    """The cause, and the checks that were made, of ``doctor --json``."""
+    found = json.loads(done.stdout)
+    return found["cause"], [check["name"] for check in found["checks"]]
+
+
+def test_doctor_finds_nothing_wrong_and_compares_no_environments(site: Site, start: Start) -> None:
+    keys = pair()
+    site.allow("laptop", keys)
+    start(extra=site.table)
+    laptop = site.client("laptop", keys)
+    laptop.environ |= {"DEEPSEEK_API_KEY": "sk-of-the-laptop-0123456789", "ZBEAM_CONFIG": "/other"}
+    done = laptop("doctor", "--json")
+    cause, names = diagnosis(done)
+    assert (done.returncode, cause) == (0, None), done.stdout
+    assert "key accepted" in names, "the daemon's own checks are asked for"
+    assert "environment" not in names
+
+
+def test_doctor_names_the_key_that_is_wrong(site: Site, start: Start) -> None:
+    start(extra=site.table)
+    for command, cause, status in [
+        (site.client("unlisted", pair()), "remote access", EXIT_NOT_ALLOWED),
+        (site.client("misled", pair(), server=pair()), "remote access", EXIT_NOT_ALLOWED),
+        (site.client("keyless"), "remote keys", EXIT_CONFIG),
+    ]:
+        done = command("doctor", "--json")
+        assert (diagnosis(done)[0], done.returncode) == (cause, status)
+
+
+def test_doctor_does_not_blame_the_laptop_for_a_server_without_daemon(site: Site) -> None:
+    """A configuration here, good or bad, has no part in it."""
+    laptop = site.client("laptop", pair())
+    Path(laptop.environ["HOME"], ".config/zbeam/zbeam.toml").write_text("nonsense = 1\n")
+    done = laptop("doctor", "--json")
+    cause, names = diagnosis(done)
+    assert (cause, done.returncode) == ("daemon", EXIT_NO_DAEMON)
+    assert names == ["endpoint", "daemon", "diagnosis"]
+    assert "daemon.remote" in done.stdout.decode(), "the fix is for that host"

@@ -27,7 +27,7 @@ INSTALL_S = 300.0
 SOURCE = Path(__file__).parents[2]
 SHIPPED = (
     *("Makefile", "setup.py", "pyproject.toml", "README.md", "LICENSE"),
-    *("daemon", "client", "shared", "systemd"),
+    *("daemon", "client", "shared", "docs", "systemd"),
 )
 NSPAWN = ("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--link-journal=no")
 RTMIN = signal.SIGRTMIN

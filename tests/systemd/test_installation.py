@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
 UNITS = ["zbeamd.service", "zbeamd.socket", "zbeamd-admin.socket"]
 UNITS += ["zbeam-flush.service", "zbeam-flush.timer"]
+MANUALS = "/usr/local/share/man/man1"
 
 
 def test_what_the_administrator_wrote_survives_installing_again(zbeam: Installed) -> None:
@@ -65,6 +66,14 @@ def test_the_exposure_is_low(zbeam: Installed, unit: str) -> None:
     score = re.search(r"exposure level for .*: ([0-9.]+)", line)
     assert score is not None
     assert float(score[1]) <= 1.5
+
+
+def test_the_manual_is_installed(zbeam: Installed) -> None:
+    told = zbeam.must("systemctl", "cat", "zbeamd.service")
+    assert "Documentation=man:zbeamd(1)" in told
+    for page in ("zbeamd", "zbeam-client", "zbeam-client-cache-flush"):
+        assert zbeam.must("stat", "--format=%a %U", f"{MANUALS}/{page}.1").strip() == "644 root"
+    assert "SYNOPSIS" in zbeam.must("man", "zbeamd", user="stranger", environ={"MANPAGER": "cat"})
 
 
 def test_the_sockets_are_what_is_enabled(zbeam: Installed) -> None:

@@ -18,6 +18,7 @@ from zbeam_client.request import GenerationRequest
 from zbeam_client.surroundings import Surroundings
 from zbeam_shared.checks import WIDTH, Check, cause_of, exit_status, report, title
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.paths import is_remote
 from zbeam_shared.record import FieldError
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def doctor(settings: Settings, *, probe: bool) -> int:
        0  nothing failed (there may be warnings)
        1  a check failed
       69  no daemon, or one that hangs, is the cause
-      77  the socket is not yours, or the API refuses the key
-      78  the configuration, the key's source or the endpoint is the cause
+      77  the socket is not yours, or a key is refused (yours by the daemon, its by the API)
+      78  the configuration, the endpoint or the source of a key is the cause
     """
     checks = _diagnose(settings, probe=probe)
     if settings.json:
@@ -77,6 +78,8 @@ def doctor(settings: Settings, *, probe: bool) -> int:
 def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
     around = Surroundings(settings.endpoint, os.environ)
     around.look(settings.timeout)
+    if around.absent and around.given and is_remote(around.given):
+        return [*around.checks, _skipped("diagnosis", "run zbeam-client doctor on that host")]
     if around.absent:
         return around.checks + _without_daemon(around, settings)
     if around.endpoint is None:

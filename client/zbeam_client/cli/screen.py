@@ -93,6 +93,8 @@ def _daemon(found: dict[str, Any]) -> Iterator[Text]:
         "bold",
     )
     yield _line(f"{config.get('path')}, loaded {config.get('loaded_at')}")
+    if found.get("remote"):
+        yield _line(f"remote {status.remote(found['remote'])[0][1]}")
     reloaded = config.get("last_reload")
     if reloaded and not reloaded.get("ok"):
         problems = "; ".join(f"{p.get('key')}: {p.get('message')}" for p in reloaded["rejected"])

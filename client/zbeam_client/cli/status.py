@@ -81,6 +81,8 @@ def describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if found.get("remote"):
         pairs += remote(found["remote"])
+    if found.get("metrics", "off") != "off":
+        pairs.append(("metrics", f"http://{found['metrics']}/metrics"))
     reloaded = config.get("last_reload")
     if reloaded:
         verdict = "done" if reloaded.get("ok") else "REFUSED, the former configuration is in use"

@@ -79,6 +79,8 @@ def read_allowed(folder: Path) -> AllowList:
         return AllowList(problems=(str(error),))
     except OSError as error:
         return AllowList(problems=(f"the folder {folder} cannot be read: {error.strerror}",))
+    if len(files) > MAX_CLIENTS:
+        problems.append(f"{folder} holds {len(files)} keys, and only {MAX_CLIENTS} are read")
     for file in files[:MAX_CLIENTS]:
         try:
             key, client = _read_client(file)
