@@ -69,7 +69,7 @@ class Reader:
         parser = EventParser()
         alarm = _Alarm(self._clocks)
         read_at = time.monotonic()
-        paced = ended = False
+        paced = ended = begun = False
         size = 0
         try:
             while not (response.done or ended):
@@ -92,6 +92,9 @@ class Reader:
                     alarm.look(now)  # it cannot ring while there is always something to read
                     continue
                 self._clocks.progress(now)
+                if not begun:
+                    begun = True
+                    alarm.set_again()  # the one time that less may be left than before
                 ended = take(events)
                 if not ended:
                     paced = _pace(streams(), (now - read_at) / len(events), alarm)
@@ -173,7 +176,8 @@ class _Alarm:
     """Watches the clocks with one timer that is set again only when it has rung.
 
     A timer for every read would cost more than the read; so the timer is left as it was set
-    first, and what it means is looked up when it fires.
+    first, and what it means is looked up when it fires. That is right as long as what it was set
+    for only moves away; where it may come nearer, ``set_again`` is called.
     """
 
     def __init__(self, clocks: Clocks) -> None:
@@ -187,6 +191,11 @@ class _Alarm:
         due, what = self._clocks.due()
         if due <= time.monotonic():
             raise Stalled(f"the API stalled: {what}") from None
+        self._set()
+
+    def set_again(self) -> None:
+        """Set the timer to what is due now."""
+        self._timer.close()
         self._set()
 
     def look(self, now: float) -> None:

@@ -120,6 +120,19 @@ def test_what_had_arrived_of_a_broken_answer_is_kept_and_it_is_not_tried_again(
     assert outcome.session.reused is reusable
 
 
+def test_want_of_progress_is_seen_in_its_own_time_and_not_in_that_of_silence(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\ntokens = 20\nstall_after_events = 10\n")
+    daemon = start(warm=0, timeouts="progress_s = 1\nany_byte_s = 30", extra=QUICK)
+    peer = daemon.peer()
+    peer.generate()
+    error = peer.error()
+    assert (error.code, error.message) == ("stalled", "the API stalled: no data for 1 s")
+    assert error.outcome is not None
+    assert error.outcome.timings_ms.total < 20_000
+
+
 def test_the_token_limit_is_reported_as_such(start: Start) -> None:
     daemon = start(warm=0)
     done = daemon.client("generate", "--max-tokens", "5", "steel")
