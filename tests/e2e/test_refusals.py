@@ -422,6 +422,27 @@ def test_the_breaker_answers_at_once_with_the_cause_and_closes_again(
     assert all(works() for _ in range(3))
 
 
+def test_the_breakers_try_lets_others_in_when_it_begins_to_answer_or_is_cancelled(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[[rule]]\nwait_s = 60\n")
+    patient = BREAKER.replace("cooldown_s = 1", "cooldown_s = 4")
+    daemon = start(warm=0, extra=ONCE + patient)
+    for _ in range(3):
+        assert refusal(daemon).code == "upstream_unavailable"
+    peer = daemon.peer()
+    wait_until(lambda: breaker(daemon)["retry_in_s"] is None)
+    peer.generate(request_id=b"cancelled")
+    standin.wait_for("request", 4)
+    assert refusal(daemon).code == "breaker_open"
+    peer.send(m.Cancel(), b"cancelled")
+    assert peer.error().code == "cancelled"
+    standin.set_scenario(SLOW)
+    peer.generate(request_id=b"long")  # not 4 s later
+    peer.receive_until(m.Delta)
+    assert breaker(daemon)["state"] == "closed", "its end is minutes away"
+
+
 def test_those_who_wait_to_connect_do_not_each_learn_that_nothing_connects(
     start: Start, standin: Standin
 ) -> None:
