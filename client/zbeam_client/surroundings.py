@@ -67,6 +67,11 @@ class Surroundings:
         return "the system's" if endpoint == f"ipc://{paths.SYSTEM_SOCKET}" else "yours"
 
     def _nobody(self, nobody: ZbeamError) -> None:
+        self.absent = True
+        if self.given and paths.is_remote(self.given):  # what listens here is no part of it
+            self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
+            self._add("daemon", "fail", nobody.message, nobody.hint)
+            return
         others = self._others(self.given)
         if self.given and others:
             self._add(
@@ -78,10 +83,6 @@ class Surroundings:
             )
         elif self.given:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
-        self.absent = True
-        if self.given and paths.is_remote(self.given):
-            self._add("daemon", "fail", nobody.message, nobody.hint)
-            return
         fix = "zbeamd run" if self.given else "zbeamd run, or let zbeam-client generate start one"
         what = nobody.message.removeprefix("no daemon: ")
         self._add("daemon", "fail", f"none: {what}", f"start it: {fix}")

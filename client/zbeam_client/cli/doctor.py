@@ -55,7 +55,7 @@ def doctor(settings: Settings, *, probe: bool) -> int:
        0  nothing failed (there may be warnings)
        1  a check failed
       69  no daemon, or one that hangs, is the cause
-      77  the socket is not yours, or a key is refused (yours, or the daemon's)
+      77  the socket is not yours, or a key is refused
       78  the configuration, the endpoint or the source of a key is the cause
     """
     checks = _diagnose(settings, probe=probe)
