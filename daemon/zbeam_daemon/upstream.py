@@ -63,6 +63,7 @@ class Upstream:
         self.ledger = Ledger()
         self.streams = 0
         self._keepers: list[gevent.Greenlet] = []
+        self._filler: gevent.Greenlet | None = None
         self._warm_after = 0.0
         self._warm_failures = 0
 
@@ -74,7 +75,7 @@ class Upstream:
 
     def stop(self) -> None:
         """Close every session."""
-        gevent.killall(self._keepers)
+        self._stop_keeping()
         self.sessions.shutdown()
 
     def retire(self, on_end: Callable[[Upstream], None]) -> None:
@@ -86,9 +87,12 @@ class Upstream:
             self.stop()
             on_end(self)
 
-        gevent.killall(self._keepers)  # no more warm sessions
+        self._stop_keeping()  # no more warm sessions
         self.sessions.flush("removed")
         gevent.spawn(wait_and_stop)
+
+    def _stop_keeping(self) -> None:
+        gevent.killall([*self._keepers, *([self._filler] if self._filler else [])])
 
     def apply(
         self, settings: UpstreamSettings, transport: Transport | None
@@ -244,14 +248,20 @@ class Upstream:
         sessions = self.sessions
         sessions.sweep()
         pause_s = self._probe_what_is_due()
-        while (missing := sessions.pool.missing()) and time.monotonic() >= self._warm_after:
-            if not self._open(min(missing, WARM_AT_ONCE)):
-                self._warm_failures = 0
-                continue
-            self._warm_failures += 1
-            rest_s = min(WARM_BACKOFF_CAP_S, 2.0 ** (self._warm_failures - 1))
-            self._warm_after = time.monotonic() + rest_s
+        if not self._filler and sessions.pool.missing() and time.monotonic() >= self._warm_after:
+            # Apart: while a connection hangs, the others are still probed and retired.
+            self._filler = gevent.spawn(self._fill)
         return pause_s
+
+    def _fill(self) -> None:
+        """Open what is missing of the warm target; after a failure it rests for a while."""
+        while missing := self.sessions.pool.missing():
+            if self._open(min(missing, WARM_AT_ONCE)):
+                self._warm_failures += 1
+                rest_s = min(WARM_BACKOFF_CAP_S, 2.0 ** (self._warm_failures - 1))
+                self._warm_after = time.monotonic() + rest_s
+                return
+            self._warm_failures = 0
 
     def _probe_what_is_due(self) -> float:
         """Begin the probes that are due; returns after how many seconds to look again."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.daemon import Daemon, Start, chat
+from support.relay import Fault, Relay
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_shared import messages as m
@@ -359,3 +360,22 @@ def test_the_daemon_keeps_serving_hundreds_of_requests_on_a_few_sessions(
     counts = standin.counts()
     assert counts["connections_opened"] <= 6
     assert counts["max_in_flight"]["flash"] <= 4
+
+
+def test_sessions_are_probed_while_the_connections_of_others_hang(
+    start: Start, standin: Standin
+) -> None:
+    with Relay(standin.port) as relay:
+        daemon = start(
+            standin,
+            base_url=f"https://127.0.0.1:{relay.port}",
+            warm=2,
+            pool="probe_interval_s = 1\nidle_limit_s = 600",
+            timeouts="connect_s = 50",
+        )
+        idle(daemon, 2)
+        relay.arm(Fault("freeze", "accept", times=None))
+        daemon.write(daemon.config.read_text().replace("warm = 2", "warm = 3"))
+        wait_until(lambda: daemon.ask(m.Stats())["sessions"]["connecting"])
+        before = daemon.ask(m.Stats())["probes"]["ok"]
+        wait_until(lambda: daemon.ask(m.Stats())["probes"]["ok"] >= before + 4)
