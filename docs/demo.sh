@@ -55,6 +55,7 @@ url=$(grep -o 'https://[0-9.:]*' standin.out)
 say "2. A configuration, pointed at it, and checked"
 run zbeamd init
 sed -i -e "s|^base_url = .*|base_url = \"$url\"|" -e "s|^# ca_file = .*|ca_file = \"$work/ca.pem\"|" \
+    -e 's|^# balance_interval_s = .*|balance_interval_s = 0|' \
     -e 's|^# log_level = .*|log_level = "debug"|' -e 's|^# warm = .*|warm = 0|' zbeam.toml
 run grep -E '^(base_url|ca_file|log_level|warm|model|max_tokens) =' zbeam.toml
 run zbeamd check

@@ -162,13 +162,11 @@ def errors(state: str, cause: str, retry_in_s: float | None, hold_s: float) -> C
     ``hold_s`` how long the API asked everybody to wait.
     """
     if state == "open":
-        when = (
-            f", next try in {retry_in_s:.1f} s" if retry_in_s is not None else ", next try is due"
-        )
+        when = f"next try in {retry_in_s:.1f} s" if retry_in_s is not None else "next try is due"
         return Check(
             name="errors",
             status="fail",
-            detail=f"the breaker is open, requests are refused (next try {when}): {cause}",
+            detail=f"the breaker is open, requests are refused ({when}): {cause}",
             fix="mend that cause; the first request that works after the pause closes it",
         )
     if hold_s > 0:

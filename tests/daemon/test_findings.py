@@ -113,6 +113,9 @@ def test_recent_errors(
     check = findings.errors(state, cause, retry_in_s, hold_s)
     assert check.status == status
     assert (cause or str(hold_s)) in check.detail or status == "pass"
+    if state == "open":
+        when = "next try is due" if retry_in_s is None else f"next try in {retry_in_s} s"
+        assert f"requests are refused ({when}): {cause}" in check.detail
 
 
 def test_an_idle_limit_that_leaves_nothing_warm() -> None:

@@ -111,7 +111,8 @@ def test_a_site_in_spite_of_bad_answers_cut_streams_and_a_restart(
         + rule("cut_after_events = 5", probability=0.05)
         + ANSWERS
     )
-    daemon = start(extra=PRICES)
+    # Time for all that is under way at the stop: what is broken off is billed and uncounted.
+    daemon = start(extra=PRICES, daemon='log_level = "debug"\ndrain_s = 15')
     with started(
         daemon, "--json", *arguments(out, "--all", "--jobs", "32", "--retries", "8")
     ) as process:

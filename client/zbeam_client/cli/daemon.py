@@ -27,7 +27,7 @@ Examples:
 def ping(settings: Settings) -> int:
     """Ask the daemon for a sign of life.
 
-    Exit status 69 if there is none, 75 if it does not answer.
+    Exit status 69 if there is none, or one that hangs.
     """
     with settings.client() as client:
         begun = time.monotonic()

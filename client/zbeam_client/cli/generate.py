@@ -133,7 +133,7 @@ def generate(
     retries: int | None,
     **options: Any,
 ) -> int:
-    """Send PROMPT and print the answer.
+    """Send PROMPT and print the answer, or make a site's content.
 
     Without PROMPT it is read from standard input, unless that is a terminal. With -f, the
     file's text follows the PROMPT. With -o, the file is replaced when the whole answer is

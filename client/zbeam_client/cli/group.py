@@ -61,6 +61,9 @@ Examples:
   zbeam-client generate "Write a haiku about lasers"
   while read m; do zbeam-client generate "$m" -o "$m.md"; done <list
   git diff | zbeam-client generate -f - "Describe this change:"
+  zbeam-client generate --all --components frontmatter,tags --jobs 32 --resume
+  zbeam-client doctor
+  zbeam-client status --watch
   zbeam-client cache stats
 
 The options --endpoint, --json, --timeout and --verbose may also follow the command's name.
@@ -73,7 +76,7 @@ Exit status:
     2  wrong usage
    69  no daemon
    75  try again later (busy, breaker open, deadline)
-   76  bad or truncated answer
+   76  bad answer, or one that broke off
    77  not allowed
    78  configuration
   130  interrupted (Ctrl-C); 143 by SIGTERM; 141 when nobody reads the output
