@@ -120,9 +120,8 @@ class LiveSessions:
 
     # ---- for the keeper ---------------------------------------------------------------------
 
-    def open_one(self) -> str | None:
-        """Open one session in advance; returns why it could not be opened."""
-        pooled = self.pool.warm_one(time.monotonic())
+    def open_one(self, pooled: PooledSession | None) -> str | None:
+        """Open a session that the pool began to warm; returns why it could not be opened."""
         if pooled is None:
             return "the pool is full (pool.max_sessions)"
         try:

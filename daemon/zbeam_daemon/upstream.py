@@ -71,6 +71,7 @@ class Upstream:
 
     def start(self) -> None:
         """Begin to keep the warm target."""
+        self._filler = gevent.spawn(self._fill)
         self._keepers = [gevent.spawn(self._keep), gevent.spawn(self._watch_balance)]
 
     def stop(self) -> None:
@@ -225,7 +226,9 @@ class Upstream:
 
     def _open(self, n: int) -> list[str]:
         """Open ``n`` sessions side by side; returns why some could not be opened."""
-        jobs = [gevent.spawn(self.sessions.open_one) for _ in range(n)]
+        sessions, now = self.sessions, time.monotonic()
+        # In the books at once, so that a request which comes next waits for one of them.
+        jobs = [gevent.spawn(sessions.open_one, sessions.pool.warm_one(now)) for _ in range(n)]
         gevent.joinall(jobs)
         causes = [
             job.value if job.exception is None else internal(job.exception).message for job in jobs
@@ -282,6 +285,7 @@ class Upstream:
     def _watch_balance(self) -> None:
         """Ask for the balance now and then, so that its end is seen before the first 402."""
         asked_at = float("-inf")
+        told = ""  # not again every five minutes what has been said
         while True:
             gevent.sleep(SWEEP_S)
             interval_s = self.settings.limits.balance_interval_s
@@ -292,8 +296,11 @@ class Upstream:
             try:
                 found = self.fetch("/user/balance")
             except ZbeamError as error:
-                self.log.warning("balance.unknown", upstream=self.name, cause=error.message)
+                if error.message != told:
+                    told = error.message
+                    self.log.warning("balance.unknown", upstream=self.name, cause=told)
                 continue
+            told = ""
             self.balance = found if isinstance(found, dict) else None
             if not suffices(self.balance):
                 self.log.warning("balance.exhausted", upstream=self.name)

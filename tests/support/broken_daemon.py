@@ -49,6 +49,6 @@ if __name__ == "__main__":
     Generation._read_answer = read  # type: ignore[method-assign,assignment]
     Admin.answer = answer_or_fail  # type: ignore[method-assign]
     Broker._handle = handle_or_fail  # type: ignore[method-assign]
-    LiveSessions.open_one = lambda self: fail(*self.transport.headers.values())  # type: ignore[method-assign,assignment,return-value,func-returns-value]
+    LiveSessions.open_one = lambda self, pooled: fail(*self.transport.headers.values())  # type: ignore[method-assign,assignment,return-value,func-returns-value]
     DaemonCollector.collect = lambda self: fail()  # type: ignore[method-assign,assignment,return-value,func-returns-value,misc]
     main()

@@ -59,6 +59,8 @@ class Daemon:
         self.endpoint = f"ipc://{self.folder}/run/zbeamd.sock"
         self.config = self.folder / "zbeam.toml"
         url = base_url or (standin.url if standin else "http://127.0.0.1:9")
+        if "balance_interval_s" not in limits:
+            limits += "\nbalance_interval_s = 0"  # it would be one more request to count
         ca = f'ca_file = "{standin.ca_file}"\n' if standin and standin.ca_file else ""
         self.config.write_text(
             f"""config_version = 1

@@ -288,8 +288,9 @@ KEYS: tuple[Key, ...] = (
     Key(
         f"{_U}.limits.balance_interval_s",
         Number(0, 86_400, _SECONDS),
-        "Ask for the account's balance this often. 0: never.",
-        default=0.0,
+        "Ask for the account's balance this often, so that its end is told before the first "
+        "refusal. 0: never.",
+        default=300.0,
     ),
     Key(
         f"{_U}.limits.concurrency.*",
