@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zbeam_daemon.config.target import RETIRED
+from zbeam_shared.balance import suffices
 from zbeam_shared.checks import Check
 
 EXPIRES_SOON_S = 14 * 86400.0
@@ -120,7 +121,7 @@ def balance(found: Any) -> Check:
         return skipped(["balance"], "the API did not tell it")[0]
     amounts = [i for i in infos if isinstance(i, dict)]
     total = ", ".join(f"{i.get('total_balance')} {i.get('currency')}" for i in amounts) or "0"
-    if found.get("is_available") is False or not any(_amount(i) > 0 for i in amounts):
+    if not amounts or not suffices(found):
         return Check(
             name="balance",
             status="fail",
@@ -128,13 +129,6 @@ def balance(found: Any) -> Check:
             fix="top up the account",
         )
     return Check(name="balance", status="pass", detail=total)
-
-
-def _amount(info: Mapping[str, Any]) -> float:
-    try:
-        return float(info.get("total_balance") or 0)
-    except (TypeError, ValueError):
-        return 1.0  # not a number: is_available has the word
 
 
 def limits(learned: Mapping[str, tuple[int, int, int]]) -> Check:

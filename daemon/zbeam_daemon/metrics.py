@@ -35,6 +35,7 @@ from zbeam_daemon.states import BREAKER
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import __version__
+from zbeam_shared.balance import suffices
 from zbeam_shared.errors import MEANINGS
 
 Rows = Iterable[tuple[tuple[str, ...], float]]
@@ -240,7 +241,7 @@ def _balance(upstream: Upstream) -> dict[str, float]:
 
 def _balance_suffices(upstream: Upstream, _now: float) -> Rows:
     if upstream.balance is not None:
-        yield (), float(upstream.balance.get("is_available") is not False)
+        yield (), float(suffices(upstream.balance))
 
 
 HISTOGRAMS = {
