@@ -131,6 +131,12 @@ class LiveSessions:
             return error.cause
         return None
 
+    def give_up(self, pooled: PooledSession) -> None:
+        """Take out a session whose opening ended in a defect; who has claimed it asks anew."""
+        if pooled.state == "connecting":
+            self.pool.failed(pooled, "defect")
+            self._notify()
+
     def probe(self, pooled: PooledSession, request: str | None = None) -> bool:
         """Prove that a session in state probing is alive: any complete HTTP response will do."""
         session = self._open[pooled.id]

@@ -228,8 +228,12 @@ class Upstream:
         """Open ``n`` sessions side by side; returns why some could not be opened."""
         sessions, now = self.sessions, time.monotonic()
         # In the books at once, so that a request which comes next waits for one of them.
-        jobs = [gevent.spawn(sessions.open_one, sessions.pool.warm_one(now)) for _ in range(n)]
+        begun = [sessions.pool.warm_one(now) for _ in range(n)]
+        jobs = [gevent.spawn(sessions.open_one, pooled) for pooled in begun]
         gevent.joinall(jobs)
+        for pooled, job in zip(begun, jobs, strict=True):
+            if pooled is not None and job.exception is not None:
+                sessions.give_up(pooled)
         causes = [
             job.value if job.exception is None else internal(job.exception).message for job in jobs
         ]
