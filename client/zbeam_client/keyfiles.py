@@ -50,32 +50,3 @@ def read_key(path: str, kind: curve.Kind, *, missing: str) -> str:
         return curve.parse(data.decode("ascii", "replace"), kind).key
     except curve.KeyTextError as error:
         raise ZbeamError("config_invalid", f"{path} {error}") from None
-
-
-def write_pair(path: str, public: str, secret: str) -> None:
-    """Write a new pair: the secret key with mode 600, the public one beside it as ``.pub``.
-
-    Nothing is ever overwritten. Raises ``ZbeamError`` config_invalid.
-    """
-    files = (
-        (path, 0o600, curve.render("secret", secret, "the SECRET key of a client: for it alone")),
-        (f"{path}.pub", 0o644, curve.render("public", public, "the public key of a zbeam client")),
-    )
-    written: list[str] = []
-    try:
-        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
-        for file, mode, text in files:
-            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            written.append(file)
-            with os.fdopen(fd, "w") as out:
-                out.write(text)
-    except OSError as error:
-        for file in written:
-            os.unlink(file)  # noqa: PTH108  half a pair would be in the way of the next try
-        if isinstance(error, FileExistsError):
-            raise ZbeamError(
-                "config_invalid",
-                f"{error.filename} exists already and stays as it is",
-                hint=f"its public key is in {path}.pub; for a new pair move both away first",
-            ) from None
-        raise ZbeamError("config_invalid", f"cannot write {path}: {error.strerror}") from None

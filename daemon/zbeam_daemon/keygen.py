@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,30 +53,12 @@ def places(config: Path, environ: Mapping[str, str]) -> Places:
 def write_pair(path: Path) -> str:
     """Write a new secret key, and the public one beside it as ``.pub``; return the public one.
 
-    The secret file has mode 600 from its first moment. Nothing is ever overwritten. Raises
-    ``ZbeamError`` config_invalid.
+    Nothing is ever overwritten. Raises ``ZbeamError`` config_invalid.
     """
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    texts = {
-        path: curve.render("secret", secret, "the SECRET key of this zbeamd: for it alone"),
-        Path(f"{path}.pub"): curve.render("public", public, "the public key of a zbeamd"),
-    }
-    written: list[Path] = []
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file, text in texts.items():
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(file, flags, 0o600 if file == path else 0o644), "w") as out:
-                written.append(file)
-                out.write(text)
-    except OSError as error:
-        for file in written:
-            file.unlink()  # half a pair would be in the way of the next try
-        if isinstance(error, FileExistsError):
-            raise ZbeamError(
-                "config_invalid",
-                f"{error.filename} exists already and stays as it is",
-                hint=f"its public key is in {path}.pub; for a new pair move both away first",
-            ) from None
-        raise ZbeamError("config_invalid", f"cannot write {path}: {error.strerror}") from None
+    curve.write_pair(
+        str(path),
+        secret=(secret, "the SECRET key of this zbeamd: for it alone"),
+        public=(public, "the public key of a zbeamd"),
+    )
     return public

@@ -8,7 +8,10 @@ begin with ``#``, are passed over.
 
 from __future__ import annotations
 
+import os
 from typing import Literal, NamedTuple
+
+from zbeam_shared.errors import ZbeamError
 
 Kind = Literal["public", "secret"]
 
@@ -73,3 +76,33 @@ def is_key(text: str) -> bool:
 def render(kind: Kind, key: str, comment: str) -> str:
     """Return the text of a key file."""
     return f"# {comment}\n{kind} {key}\n"
+
+
+def write_pair(path: str, *, secret: tuple[str, str], public: tuple[str, str]) -> None:
+    """Write a new pair, each a key and a comment: the public one goes beside it as ``.pub``.
+
+    The secret file has mode 600 from its first moment. Nothing is ever overwritten. Raises
+    ``ZbeamError`` config_invalid.
+    """
+    files = (
+        (path, 0o600, render("secret", *secret)),
+        (f"{path}.pub", 0o644, render("public", *public)),
+    )
+    written: list[str] = []
+    try:
+        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+        for file, mode, text in files:
+            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            written.append(file)
+            with os.fdopen(fd, "w") as out:
+                out.write(text)
+    except OSError as error:
+        for file in written:
+            os.unlink(file)  # noqa: PTH108  half a pair would be in the way of the next try
+        if isinstance(error, FileExistsError):
+            raise ZbeamError(
+                "config_invalid",
+                f"{error.filename} exists already and stays as it is",
+                hint=f"its public key is in {path}.pub; for a new pair move both away first",
+            ) from None
+        raise ZbeamError("config_invalid", f"cannot write {path}: {error.strerror}") from None

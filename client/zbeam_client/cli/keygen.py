@@ -9,7 +9,8 @@ import zmq
 
 from zbeam_client.cli import output
 from zbeam_client.cli.options import Settings, with_common
-from zbeam_client.keyfiles import client_key_file, write_pair
+from zbeam_client.keyfiles import client_key_file
+from zbeam_shared import curve
 
 NEXT = """\
 wrote {path} (secret, stays here) and {path}.pub
@@ -42,7 +43,11 @@ def keygen(settings: Settings) -> int:
     """
     path = client_key_file(os.environ)
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    write_pair(path, public, secret)
+    curve.write_pair(
+        path,
+        secret=(secret, "the SECRET key of a client: for it alone"),
+        public=(public, "the public key of a zbeam client"),
+    )
     if settings.json:
         output.print_json({"path": path, "public": public})
     else:
