@@ -24,8 +24,8 @@ from zbeam_shared.record import Record
 class Admin:
     """Answers views and admin calls (docs/protocol.md).
 
-    ``reload`` returns the report of one, ``drain`` begins to stop. ``remote`` and ``stopping``
-    are for the service to set.
+    ``reload`` returns the report of one, ``drain`` begins to stop. ``remote`` is for the service
+    to set.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Admin:
         endpoint: str,
         reload: Callable[[], dict[str, Any]],
         drain: Callable[[], None],
+        is_draining: Callable[[], bool],
     ) -> None:
         self.remote: Remote | None = None
-        self.stopping = False
         self._upstreams = upstreams
         self._broker = broker
         self._running = running
@@ -48,6 +48,7 @@ class Admin:
         self._endpoint = endpoint
         self._reload = reload
         self._drain = drain
+        self._is_draining = is_draining
         self._diagnosis = Diagnosis()
         self._started_at = time.monotonic()
 
@@ -106,7 +107,7 @@ class Admin:
             "pid": os.getpid(),
             "uptime_s": round(self.uptime_s, 3),
             "endpoint": self._endpoint,
-            "state": "draining" if self.stopping else "running",
+            "state": "draining" if self._is_draining() else "running",
             "config": {
                 "path": str(self._running.config.path),
                 "loaded_at": self._running.loaded_at,

@@ -61,6 +61,7 @@ class Service:
         )
         self._broker.clients.limits = config.daemon.clients
         self._running = Running(config, environ, self._log, self._take)
+        self._stopping = gevent.event.Event()
         self._admin = Admin(
             self._upstreams,
             self._broker,
@@ -69,9 +70,9 @@ class Service:
             endpoint=place.endpoint,
             reload=lambda: self._reload("command"),
             drain=lambda: self.stop(None),
+            is_draining=self._stopping.is_set,
         )
         self._remote: Remote | None = None
-        self._stopping = gevent.event.Event()
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
@@ -173,7 +174,6 @@ class Service:
         if drain_s is not None:
             until = time.monotonic() + drain_s
             self._patience = until if self._patience is None else min(until, self._patience)
-        self._admin.stopping = True
         self._stopping.set()
 
     def _bind(
