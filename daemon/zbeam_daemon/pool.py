@@ -315,14 +315,11 @@ class Pool:
 
     def _retire_if_old(self, session: PooledSession, now: float) -> Closing | None:
         """Close a session that has become idle if no request is to get it."""
-        if session.generation != self.generation:
-            return self._close(session, "evict", self._retired_for)
-        if now >= session.expires_at:
-            return self._close(session, "expire", "max_lifetime")
-        return None
+        reason = self._expiry(session, now)
+        return None if reason is None else self._close(session, "expire", reason)
 
     def _expiry(self, session: PooledSession, now: float) -> str | None:
-        if session.generation != self.generation:  # opened for a request that did not take it
+        if session.generation != self.generation:
             return self._retired_for
         if now >= session.expires_at:
             return "max_lifetime"
