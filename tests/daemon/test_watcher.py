@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from watchdog.events import FileClosedNoWriteEvent, FileModifiedEvent, FileOpenedEvent
+from watchdog.observers.api import ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter
 
 from zbeam_daemon.config import watcher as module
 from zbeam_daemon.config.watcher import Watcher, folders_of
@@ -389,3 +391,11 @@ def test_changes_reach_the_hub_of_a_process_that_gevent_patched(file: Path) -> N
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert (done.stderr, done.stdout, done.returncode) == ("", "two\nthree\n", 0)
+
+
+def test_a_watch_that_ends_between_two_reads_is_not_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = InotifyEmitter(queue.Queue(), ObservedWatch(str(tmp_path), recursive=False))
+    ended.queue_events(0)
+    assert caplog.text == ""

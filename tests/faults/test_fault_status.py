@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 from support.matrix import DEADLINE_S, Cell, Rig, arm, parametrize, trickle
+from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 BAD = "upstream_unavailable"
@@ -260,19 +261,22 @@ def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)
 
 
+def deepseek(rig: Rig) -> dict[str, Any]:
+    status: dict[str, Any] = rig.daemon.ask(m.Status())["upstreams"]["deepseek"]
+    return status
+
+
 def test_a_number_sets_the_limit_at_once_and_retry_after_holds_everybody(tcp: Rig) -> None:
     tcp.settle()
     tcp.standin.forget()
-    tcp.standin.set_scenario(once(429, f"message = '{NUMBER}'\nretry_after = 1"))
+    tcp.standin.set_scenario(once(429, f"message = '{NUMBER}'\nretry_after = 3"))
     tcp.peer.generate(request_id=b"refused", deadline_s=DEADLINE_S)
-    tcp.daemon.wait_for("limit.learned")
-    began = time.monotonic()
-    gate = tcp.daemon.ask(m.Status())["upstreams"]["deepseek"]["gate"]["flash"]
-    assert gate["limit"] == 25
+    wait_until(lambda: deepseek(tcp)["backoff"]["hold_s"] > 0)
+    # Its deadline lies before the end of the hold by more than a slow machine stands still.
+    tcp.peer.generate(request_id=b"hurried", deadline_s=0.5)
     tcp.peer.generate(request_id=b"another", deadline_s=DEADLINE_S)
-    tcp.peer.generate(request_id=b"hurried", deadline_s=0.4)
+    assert deepseek(tcp)["gate"]["flash"]["limit"] == 25
     ended = tcp.peer.outcomes(3)
-    assert time.monotonic() - began > 0.5
     statuses = {
         name: [a.status for a in answer.outcome.attempts] if answer.outcome else None
         for name, answer in ended.items()
@@ -283,4 +287,4 @@ def test_a_number_sets_the_limit_at_once_and_retry_after_holds_everybody(tcp: Ri
     assert hurried.code == "rate_limited"
     first, *others = tcp.standin.events("request")
     assert len(others) == 2
-    assert all(request["time"] - first["time"] >= 0.95 for request in others)
+    assert all(request["time"] - first["time"] >= 2.95 for request in others)

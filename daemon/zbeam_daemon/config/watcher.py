@@ -34,6 +34,10 @@ _MAX_LINKS = 40
 _READS = frozenset({"opened", "closed_no_write"})
 
 logger = logging.getLogger(__name__)
+# watchdog reports as an error that a watch ended between two of its reads, which any stop may do.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "when the thread is inactive" not in record.getMessage()
+)
 
 
 class Watcher(FileSystemEventHandler):
