@@ -105,7 +105,7 @@ Examples:
 @click.option("--no-autostart", is_flag=True, help="Do not start a daemon if there is none.")
 @click.option("--schema", metavar="FILE", help="Ask for JSON that fits this JSON Schema.")
 @click.option(
-    "--retries", metavar="N", type=click.IntRange(0, 20), help="For a bad answer; default 2."
+    "--retries", metavar="N", type=click.IntRange(0, 20), help="For a bad answer; default 5."
 )
 @click.option("--material", metavar="NAME", type=TEXT, multiple=True, help="Run: of this one.")
 @click.option("--category", metavar="C", type=TEXT, help="Run: all materials of a category.")

@@ -20,8 +20,9 @@ _STOP = {
 }
 _WAIT = {"busy", "breaker_open", "rate_limited", "upstream_unavailable", "daemon_unavailable"}
 _AGAIN = {"stalled", "truncated", "bad_response", "deadline_exceeded", "cancelled"}
-RETRIES = 2
-"""After the first try, for what may have been paid for."""
+RETRIES = 5
+"""After the first try, for what may have been paid for: enough to make 1,000 files whole
+where one answer in ten is bad."""
 OUTAGES = {"breaker_open", "upstream_unavailable", "daemon_unavailable"}
 """What lasts longer than an item's patience lasts for the next item too."""
 
