@@ -16,7 +16,7 @@ json.dump(sorted(sys.modules), sys.stderr)
 RUN = "from zbeam_client.cli.main import main; main()"
 FLOOR = "import click, zmq, msgpack"
 
-ALLOWED = {"_locale", "_signal", "_socket", "locale", "signal"}
+ALLOWED = {"_locale", "_signal", "_socket", "gc", "locale", "signal"}
 """From the standard library, beyond what click, pyzmq and msgpack load themselves."""
 HEAVY = {
     *("asyncio", "concurrent", "dataclasses", "email", "fcntl", "http", "logging", "selectors"),
