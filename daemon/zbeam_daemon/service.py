@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LAST_CALL_S = 0.2
 """Between finding a daemon's socket and sending a request, a client lets less time pass."""
+COLLECT_AFTER = (10_000, 10, 10)
+"""Objects, then younger collections, after which Python looks for cycles."""
 MORE_TIME_S = 10.0
 """How much time to stop we ask of systemd at once, while requests finish."""
 
@@ -125,6 +128,10 @@ class Service:
             upstreams=",".join(self._upstreams.current),
         )
         self._warn_of_file_limit()
+        # A full look for cycles with 2,500 streams open stops all of them for 0.25 s: it is made
+        # seldom, and never among what stays for good.
+        gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         systemd.notify("READY=1")
         self._tell_systemd(at_once=True)
         self._stopping.wait()
