@@ -1,8 +1,8 @@
 """Sockets that systemd listens on and hands over when it starts us (socket activation).
 
 The socket unit keeps listening while no daemon runs, so that the first client starts one and
-those who come during a restart wait in the kernel's queue; see sd_listen_fds(3). Paths of such
-sockets are systemd's: nobody here binds or removes them.
+those who come during a restart wait in the kernel's queue; see sd_listen_fds(3). Paths and ports of
+such sockets are systemd's: nobody here binds or removes them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import socket
 from collections.abc import Mapping, MutableMapping
 
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.paths import admin_endpoint, socket_path
+from zbeam_shared.paths import admin_endpoint, is_remote
 
 FIRST_FD = 3
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def take_listeners(environ: MutableMapping[str, str]) -> dict[str, int]:
-    """Return the descriptors that systemd handed over, by the path that each listens on.
+    """Return the descriptors that systemd handed over, by the endpoint that each listens at.
 
     They are the caller's from here on. The variables that announced them are removed: they are
     meant for this process alone, once. Raises ``ZbeamError`` config_invalid for a socket that is
@@ -29,30 +29,29 @@ def take_listeners(environ: MutableMapping[str, str]) -> dict[str, int]:
     pid, count, _names = (environ.pop(name, "") for name in _VARIABLES)
     if pid != str(os.getpid()) or not count.isdecimal():
         return {}
-    return {_path_of(fd): fd for fd in range(FIRST_FD, FIRST_FD + int(count))}
+    return {_endpoint_at(fd): fd for fd in range(FIRST_FD, FIRST_FD + int(count))}
 
 
-def _path_of(fd: int) -> str:
-    path = ""
+def _endpoint_at(fd: int) -> str:
     with contextlib.suppress(OSError):  # no socket, or none at all: said below
         os.set_inheritable(fd, False)
         # libzmq accepts when it is told that somebody waits; who has given up must not block it.
         os.set_blocking(fd, False)
         listener = socket.socket(fileno=fd)
-        if (
-            listener.family == socket.AF_UNIX
-            and listener.type == socket.SOCK_STREAM
-            and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        ):
-            path = listener.getsockname()
+        family, kind, name = listener.family, listener.type, listener.getsockname()
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         listener.detach()
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise ZbeamError(
-            "config_invalid",
-            f"systemd handed over descriptor {fd}, which is no listening socket with a path",
-            hint="the socket unit needs ListenStream=/run/zbeam/zbeamd.sock",
-        )
-    return path
+        if listens and kind == socket.SOCK_STREAM:
+            if family == socket.AF_UNIX and isinstance(name, str) and name.startswith("/"):
+                return f"ipc://{name}"
+            if family in (socket.AF_INET, socket.AF_INET6):
+                host, port = name[:2]
+                return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    raise ZbeamError(
+        "config_invalid",
+        f"systemd handed over descriptor {fd}, which is no listening socket with a path or a port",
+        hint="the socket unit needs ListenStream=/run/zbeam/zbeamd.sock",
+    )
 
 
 def endpoint_of(handed: Mapping[str, int], wanted: str | None) -> str | None:
@@ -60,17 +59,32 @@ def endpoint_of(handed: Mapping[str, int], wanted: str | None) -> str | None:
 
     None when nothing was handed over or wanted. Raises ``ZbeamError`` config_invalid.
     """
-    if not handed:
+    local = [endpoint for endpoint in handed if not is_remote(endpoint)]
+    if not local or wanted in local:
         return wanted
-    mains = [path for path in handed if not path.endswith(admin_endpoint(""))]
-    if wanted is not None and socket_path(wanted) in handed:
-        return wanted
-    listed = " and ".join(sorted(handed))
+    mains = [endpoint for endpoint in local if not endpoint.endswith(admin_endpoint(""))]
     if wanted is None and len(mains) == 1:
-        return f"ipc://{mains[0]}"
+        return mains[0]
     raise ZbeamError(
         "config_invalid",
-        f"systemd listens on {listed}, and the daemon is to serve {wanted or 'one endpoint'}",
+        f"systemd listens at {' and '.join(sorted(local))}, and the daemon is to serve "
+        f"{wanted or 'one endpoint'}",
         hint="ListenStream= of the socket unit and daemon.endpoint must agree; "
         "best leave daemon.endpoint out",
     )
+
+
+def check_remote(handed: Mapping[str, int], wanted: str | None) -> None:
+    """Raise ``ZbeamError`` config_invalid unless the endpoint for remote clients is ``wanted``.
+
+    A port that systemd opens and nobody serves would leave callers without an answer.
+    """
+    for endpoint in handed:
+        if is_remote(endpoint) and endpoint != wanted:
+            raise ZbeamError(
+                "config_invalid",
+                f"systemd listens at {endpoint}, and daemon.remote.endpoint is "
+                f"{wanted or 'not configured'}",
+                hint="ListenStream= of zbeamd-remote.socket and daemon.remote.endpoint must agree; "
+                "or disable zbeamd-remote.socket",
+            )

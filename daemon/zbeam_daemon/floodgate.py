@@ -10,6 +10,7 @@ left: those who are connected, and local clients, notice nothing.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import resource
 import socket
@@ -57,6 +58,8 @@ class Floodgate:
         self._watcher: Any = loop.io(self._socket.fileno(), 1)
         self._timer: Any = loop.timer(LOOK_S, LOOK_S)
         self._shut = False
+        # A listener of systemd's outlives us, and so does a gate that a daemon shut before it died.
+        self._open()
 
     def start(self) -> None:
         """Begin to watch."""
@@ -67,6 +70,7 @@ class Floodgate:
         for watcher in (self._watcher, self._timer):
             watcher.stop()
             watcher.close()
+        self._open()
         self._socket.close()
 
     def _look(self) -> None:
@@ -80,9 +84,13 @@ class Floodgate:
             self._timer.again(self._look)
             self._log.warning("remote.flooded", fix="let a firewall limit connections")
         else:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+            self._open()
             self._timer.stop()
             self._log.info("remote.flood_over")
+
+    def _open(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it was open
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def _is_crowded() -> bool:

@@ -88,6 +88,8 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
         loaded = configuration.load_supported(configuration.find_config(config, environ), environ)
         wanted = endpoint or environ.get("ZBEAM_ENDPOINT") or loaded.daemon.endpoint or None
         where = activation.endpoint_of(handed, wanted) or user_endpoint(environ, os.getuid())
+        remote = loaded.daemon.remote
+        activation.check_remote(handed, remote.endpoint if remote is not None else None)
         place = claim(where, handed)
         Service(loaded, place, environ, autostarted=autostarted).run()
     except configuration.ConfigInvalid as error:

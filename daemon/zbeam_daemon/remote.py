@@ -35,7 +35,10 @@ STRANGERS_LOG_S = 10.0
 
 
 class Remote:
-    """The socket for remote clients, and the list of those that it is for."""
+    """The socket for remote clients, and the list of those that it is for.
+
+    ``handed`` is a socket that listens at the endpoint already, if systemd handed one over.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class Remote:
         broker: Broker,
         log: Log,
         router: Callable[[Callable[[Router, bytes, list[bytes], str], None]], Router],
+        *,
+        handed: int | None,
     ) -> None:
         self._settings = settings
         self._broker = broker
@@ -59,7 +64,7 @@ class Remote:
             self._handler.bind(ZAP)
             secret = curve_keys.read_server_key(settings.server_key_file, environ)
             self._socket.secure(secret.reveal())
-            listener = listen(settings.endpoint)
+            listener = listen(settings.endpoint) if handed is None else handed
             self._floodgate = Floodgate(listener, log)
             self._socket.adopt(settings.endpoint, listener)
         except KeySourceError as error:

@@ -27,8 +27,8 @@ LOOK_S = 0.01
 class Place:
     """An endpoint that this process holds; made by ``claim``.
 
-    ``handed`` are the listening sockets that systemd handed over, by path: those stay where they
-    are, whatever becomes of us.
+    ``handed`` are the listening sockets that systemd handed over, by endpoint: those stay where
+    they are, whatever becomes of us.
     """
 
     def __init__(self, endpoint: str, lock: int, handed: Mapping[str, int]) -> None:
@@ -49,11 +49,10 @@ class Place:
         """
         if not self.is_ours():
             return
-        admin = admin_endpoint(self.endpoint).removeprefix("ipc://")
-        for path in (str(self.path), admin):
-            if path not in self.handed:
+        for endpoint in (self.endpoint, admin_endpoint(self.endpoint)):
+            if endpoint not in self.handed:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)  # noqa: PTH108
+                    os.unlink(endpoint.removeprefix("ipc://"))  # noqa: PTH108
 
     def is_ours(self) -> bool:
         """Tell whether the lock that we hold is the one at the path: the folder may be gone."""
@@ -101,7 +100,7 @@ def claim(endpoint: str, handed: Mapping[str, int] = _NOTHING) -> Place:
             f"the socket's folder {folder} cannot be used: {error.strerror}",
             hint="make it, or choose another place with --endpoint",
         ) from None
-    if not _locked(lock, path, handed):
+    if not _locked(lock, path, handed=endpoint in handed):
         holder = _holder(lock)
         os.close(lock)
         raise ZbeamError(
@@ -126,11 +125,12 @@ def _check_replaceable(path: str) -> None:
             )
 
 
-def _locked(lock: int, path: Path, handed: Mapping[str, int]) -> bool:
+def _locked(lock: int, path: Path, *, handed: bool) -> bool:
     """Take the lock; False when a daemon that holds it serves, or will not come to an end.
 
     A former daemon that was killed may have left a socket and its id: until the new holder has
-    written its own, nobody lives who has that one. A socket of systemd's says nothing of a daemon.
+    written its own, nobody lives who has that one. A socket that was handed over says nothing of
+    a daemon.
     """
     patience = time.monotonic() + HANDOVER_S
     while True:
@@ -138,9 +138,7 @@ def _locked(lock: int, path: Path, handed: Mapping[str, int]) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             serves = (
-                str(path) not in handed
-                and path.exists()
-                and os.path.exists(f"/proc/{_holder(lock) or '?'}")  # noqa: PTH110
+                not handed and path.exists() and os.path.exists(f"/proc/{_holder(lock) or '?'}")  # noqa: PTH110
             )
             if serves or time.monotonic() >= patience:
                 return False

@@ -104,6 +104,7 @@ class Service:
                 self._broker,
                 self._log,
                 lambda on_frames: self._router(context, on_frames),
+                handed=self._place.handed.get(settings.endpoint),
             )
             self._admin.remote = self._remote
         # The main socket last: whoever sees it may count on the other one.
@@ -189,7 +190,7 @@ class Service:
         caller = Caller(admin=admin)
         router = self._router(context, lambda r, i, f, _: self._broker.on_frames(r, i, f, caller))
         try:
-            listener = self._place.handed.get(endpoint.removeprefix("ipc://"))
+            listener = self._place.handed.get(endpoint)
             if listener is None:
                 router.bind(endpoint, mode)
             else:

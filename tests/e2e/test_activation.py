@@ -5,24 +5,31 @@ The test itself is the service manager here, and listens; tests/systemd has the 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from support.daemon import Daemon, Peer, Start
+from support.remote import Site, pair
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_daemon.activation import FIRST_FD
 from zbeam_shared import messages as m
+from zbeam_shared.paths import host_and_port
+
+LAPTOP = pair()
 
 # Puts the sockets where systemd would, and becomes the daemon.
 BECOME = """
@@ -49,6 +56,11 @@ class Manager:
             listener.listen(100)
         self.inodes = [place.stat().st_ino for place in self.paths]
         self.process: subprocess.Popen[bytes] | None = None
+
+    def listen(self, endpoint: str) -> None:
+        """Listen at a ``tcp://`` endpoint as well."""
+        host, port = host_and_port(endpoint)
+        self.sockets.append(socket.create_server((host, port)))
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start a daemon on the sockets, as often as it pleases."""
@@ -154,15 +166,89 @@ def test_sockets_elsewhere_than_configured_are_refused(manager: Manager) -> None
     elsewhere = f"ipc://{manager.daemon.folder}/run/other.sock"
     process = manager.start("--endpoint", elsewhere)
     assert process.wait(timeout=20) == 78
-    assert f"systemd listens on {manager.paths[0]}" in manager.daemon.log
+    assert f"systemd listens at ipc://{manager.paths[0]}" in manager.daemon.log
 
 
 def test_a_descriptor_that_is_no_listening_socket_is_refused(manager: Manager) -> None:
     manager.sockets[1].close()
-    manager.sockets[1] = socket.socket(socket.AF_INET)
+    manager.sockets[1] = socket.socket(socket.AF_INET)  # of the right kind, but it does not listen
     process = manager.start()
     assert process.wait(timeout=20) == 78
     assert f"descriptor {FIRST_FD + 1}, which is no listening socket" in manager.daemon.log
+
+
+# ---- the port for remote clients ----------------------------------------------------------------
+
+
+@pytest.fixture
+def afar(start: Start, tmp_path: Path) -> Iterator[tuple[Manager, Site]]:
+    """systemd listens for remote clients too; one of them, ``laptop``, is on the list."""
+    site = Site(tmp_path)
+    site.allow("laptop", LAPTOP)
+    daemon = start(warm=0, daemon="drain_s = 10", extra=site.table)
+    daemon.stop(keep=True)
+    held = Manager(daemon)
+    held.listen(site.endpoint)
+    yield held, site
+    held.end()
+
+
+def test_a_remote_client_waits_through_a_restart(
+    afar: tuple[Manager, Site], standin: Standin
+) -> None:
+    held, site = afar
+    standin.set_scenario("[defaults]\ntokens = 20\ntoken_delay_s = 0.05\n")
+    with site.peer(LAPTOP) as early, site.peer(LAPTOP) as late:
+        early.generate()  # while there is no daemon
+        process = held.start()
+        early.receive_until(m.Delta)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: held.daemon.ask(m.Status())["state"] == "draining")
+        late.generate()
+        assert early.result().finish_reason == "stop"
+        assert late.error().code == "daemon_unavailable"  # not begun: it is for the next one
+    assert process.wait(timeout=20) == 0
+    with site.peer(LAPTOP) as between:
+        between.generate()
+        held.start()
+        assert between.result().finish_reason == "stop"
+    assert len(standin.events("request")) == 2
+
+
+def test_no_remote_command_fails_while_daemons_come_and_go(afar: tuple[Manager, Site]) -> None:
+    held, site = afar
+    laptop = site.client("laptop", LAPTOP)
+    process = held.start()
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(laptop, "generate", "hello") for _ in range(24)]
+        for _ in range(2):
+            finished = sum(answer.done() for answer in answers)
+            wait_until(lambda before=finished: sum(a.done() for a in answers) >= before + 4)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0
+            process = held.start()
+        failed = [a.result().stderr for a in answers if a.result().returncode]
+    assert failed == []
+
+
+def test_a_port_that_nobody_would_serve_is_refused(manager: Manager) -> None:
+    manager.sockets.append(socket.create_server(("127.0.0.1", 0)))
+    assert manager.start().wait(timeout=20) == 78
+    assert "daemon.remote.endpoint is not configured" in manager.daemon.log
+
+
+def test_a_gate_that_a_dead_daemon_shut_is_opened_by_the_next(afar: tuple[Manager, Site]) -> None:
+    held, site = afar
+    drop = struct.pack("HBBI", 6, 0, 0, 0)  # the kernel drops what comes
+    program = ctypes.create_string_buffer(drop)
+    held.sockets[-1].setsockopt(
+        socket.SOL_SOCKET, 26, struct.pack("HL", 1, ctypes.addressof(program))
+    )
+    held.start()
+    held.daemon.ask(m.Status())
+    with site.peer(LAPTOP) as peer:
+        peer.generate()
+        assert peer.result().finish_reason == "stop"
 
 
 def test_the_watchdog_is_fed_while_it_answers_and_the_state_is_told(
