@@ -150,7 +150,7 @@ END
 
 uninstall() {
     if systemd_runs; then
-        for unit in zbeam-flush.timer zbeamd.socket zbeamd-admin.socket zbeamd.service; do
+        for unit in zbeam-flush.timer zbeamd.socket zbeamd-admin.socket zbeamd-remote.socket zbeamd.service; do
             systemctl --quiet disable --now "$unit" 2>/dev/null || true
         done
     fi

@@ -10,7 +10,7 @@ from .conftest import APP, CONFIG, Installed
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
-UNITS = ["zbeamd.service", "zbeamd.socket", "zbeamd-admin.socket"]
+UNITS = ["zbeamd.service", "zbeamd.socket", "zbeamd-admin.socket", "zbeamd-remote.socket"]
 UNITS += ["zbeam-flush.service", "zbeam-flush.timer"]
 MANUALS = "/usr/local/share/man/man1"
 
