@@ -113,7 +113,7 @@ class Generation:
         """Explain a deadline that passed: how long, waiting for what, and how the pool stood."""
         return ZbeamError(
             "deadline_exceeded",
-            f"no result within {self.patience_s:g} s, waiting for: {self.waiting_for} "
+            f"no result within {round(self.patience_s, 2):g} s, waiting for: {self.waiting_for} "
             f"({self.upstream.load()})",
             hint="allow more time with --timeout, or see: zbeam-client status",
         )

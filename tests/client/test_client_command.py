@@ -410,3 +410,16 @@ def test_a_full_disk_under_the_output(command: Command) -> None:
     assert done.returncode == 1
     assert b"No space left" in done.stderr
     assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["generat", "hello"], "generate"), (["cache", "flsh"], "flush"), (["frobnicate"], None)],
+)
+def test_a_command_that_is_misspelt(command: Command, typed: list[str], meant: str | None) -> None:
+    done = command(*typed)
+    assert done.returncode == 2
+    line = error_line(done)
+    assert f"No such command '{typed[-1] if meant == 'flush' else typed[0]}'" in line
+    assert "--help" in line
+    assert (f"Did you mean '{meant}'?" in line) is (meant is not None)

@@ -94,6 +94,8 @@ def error_line(error: ZbeamError) -> str:
     """Return what happened and what to do about it, as one line."""
     what = one_line(error.message).rstrip(".")
     fix = one_line(error.hint)
+    if what.endswith("?"):
+        return f"{what} ({fix})" if fix else what
     return f"{what}; {fix}" if fix else what
 
 
