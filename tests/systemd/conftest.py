@@ -7,9 +7,11 @@ key in place, the sockets listening, no daemon running.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,6 +34,8 @@ make install >/srv/second-install 2>&1
 make uninstall >/srv/uninstall 2>&1
 find /opt /usr/local /run/zbeam /etc/zbeam -path '*zbeam*' >/srv/left || true
 make install >/srv/third-install 2>&1
+# For installing once more when the machine runs, which has no network then.
+/opt/zbeam/bin/pip install --quiet --disable-pip-version-check 'setuptools>=77' wheel
 useradd --no-create-home member
 useradd --no-create-home stranger
 useradd --create-home person
@@ -99,6 +103,34 @@ class Installed:
         """Change a unit for this test, as ``systemctl edit --runtime`` does."""
         self.machine.write(f"/run/systemd/system/{unit}.d/test.conf", text)
         self.systemctl("daemon-reload")
+
+    @contextmanager
+    def loops(
+        self, n: int, *options: str, through: int, **how: Any
+    ) -> Iterator[list[dict[str, Any]]]:
+        """``n`` loops of short commands, as shells have them; each must end well.
+
+        They go on until ``through`` more requests came to the API than had at the end of the block.
+        Then what each command printed is in the list.
+        """
+        command = shlex.join(["zbeam-client", *options, "--json", "generate", "hello"])
+        script = f"while [ ! -e /run/enough ]; do {command} || exit $?; done"
+        running = [self.machine.start("sh", "-c", script, **how) for _ in range(n)]
+        answers: list[dict[str, Any]] = []
+        try:
+            yield answers
+            self.wait_for_requests(through)
+        finally:
+            self.machine.write("/run/enough", "")
+            told = [loop.communicate(timeout=40) for loop in running]
+            self.must("rm", "/run/enough")
+        assert [loop.returncode for loop in running] == [0] * n, told
+        answers += [json.loads(line) for printed, _ in told for line in printed.splitlines()]
+
+    def wait_for_requests(self, n: int) -> None:
+        """Wait until ``n`` more requests have come to the API."""
+        before = len(self.requests())
+        wait_until(lambda: len(self.requests()) >= before + n, timeout=20, pause_s=0.1)
 
     def slow_answers(self) -> None:
         """Let the next answers take two seconds."""

@@ -14,13 +14,6 @@ from .conftest import CONFIG, KEY, Installed
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(90, func_only=True)]
 
-# Short commands in a row, as a shell loop has them; ends when it is told to.
-LOOP = """
-while [ ! -e /run/enough ]; do
-    zbeam-client --json generate hello || exit $?
-done
-"""
-
 
 def test_it_is_ready_when_systemd_says_so(zbeam: Installed) -> None:
     zbeam.systemctl("start", "zbeamd.service")
@@ -77,21 +70,12 @@ def test_without_the_key_the_start_says_what_is_missing(zbeam: Installed) -> Non
 def test_restarts_lose_no_caller(zbeam: Installed) -> None:
     zbeam.standin("PUT", "scenario", "[defaults]\ntokens = 5\ntoken_delay_s = 0.02\n")
     zbeam.json("generate", "hello")
-    loops = [zbeam.machine.start("sh", "-c", LOOP) for _ in range(3)]
-    try:
+    with zbeam.loops(3, through=3) as answers:
         for _ in range(4):
-            before = len(zbeam.requests("request"))
-            wait_until(lambda n=before: len(zbeam.requests("request")) > n + 3, pause_s=0.1)
+            zbeam.wait_for_requests(4)
             zbeam.systemctl("restart", "zbeamd.service")
-    finally:
-        zbeam.machine.write("/run/enough", "")
-        told = [loop.communicate(timeout=40) for loop in loops]
-        zbeam.must("rm", "/run/enough")
-    answers = [json.loads(line) for out, _ in told for line in out.splitlines()]
     print(f"\n{len(answers)} answers through 4 restarts")
-    failed = [answer for answer in answers if not answer["ok"]]
-    assert not failed
-    assert [loop.returncode for loop in loops] == [0, 0, 0], told
+    assert all(answer["ok"] for answer in answers)
     assert len(answers) > 15
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
-from support.waiting import wait_until
 
 from .conftest import APP, CONFIG, Installed
 
@@ -25,12 +22,6 @@ server_key_file = "$CREDENTIALS_DIRECTORY/server.key"
 allowed_clients_dir = "clients"
 """
 CREDENTIAL = "[Service]\nLoadCredential=server.key:/etc/zbeam/server.key\n"
-# Short commands in a row, as a shell loop has them; ends when it is told to.
-LOOP = f"""
-while [ ! -e /run/enough ]; do
-    zbeam-client --endpoint {REMOTE} --json generate hello || exit $?
-done
-"""
 SCRAPE = """
 import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=10).read().decode())
@@ -98,19 +89,13 @@ def test_restarts_lose_no_remote_caller_where_systemd_holds_the_port(site: Insta
     site.systemctl("start", "zbeamd-remote.socket")
     try:
         # The first remote client starts the daemon.
-        loop = site.machine.start("sh", "-c", LOOP, user="person", environ={"HOME": "/home/person"})
-        try:
+        person = {"user": "person", "environ": {"HOME": "/home/person"}}
+        with site.loops(1, "--endpoint", REMOTE, through=3, **person) as answers:
             for _ in range(3):
-                before = len(site.requests())
-                wait_until(lambda n=before: len(site.requests()) > n + 3, timeout=20, pause_s=0.1)
+                site.wait_for_requests(4)
                 site.systemctl("restart", "zbeamd.service")
-        finally:
-            site.machine.write("/run/enough", "")
-            printed, told = loop.communicate(timeout=40)
-            site.must("rm", "/run/enough")
-        answers = [json.loads(line)["ok"] for line in printed.splitlines()]
         print(f"\n{len(answers)} answers to a remote client through 3 restarts")
-        assert (loop.returncode, all(answers)) == (0, True), told
+        assert all(answer["ok"] for answer in answers)
         assert len(answers) > 10
     finally:
         site.systemctl("stop", "zbeamd-remote.socket", "zbeamd.service")
