@@ -85,9 +85,11 @@ def test_a_remote_client_is_served_and_counted(site: Installed) -> None:
 
 
 def test_restarts_lose_no_remote_caller_where_systemd_holds_the_port(site: Installed) -> None:
-    site.systemctl("stop", "zbeamd.service")
-    site.systemctl("start", "zbeamd-remote.socket")
+    site.systemctl("stop", "zbeamd.socket", "zbeamd.service")
+    site.systemctl("start", "zbeamd-remote.socket", "zbeamd.service")
     try:
+        site.json("ping")
+        site.systemctl("stop", "zbeamd.service")
         # The first remote client starts the daemon.
         person = {"user": "person", "environ": {"HOME": "/home/person"}}
         with site.loops(1, "--endpoint", REMOTE, through=3, **person) as answers:
