@@ -48,6 +48,12 @@ class Backoff:
         """Note that the upstream works."""
         self._in_a_row = 0
 
+    def renew(self, now: float) -> None:
+        """Forget it all: the upstream is another one, or reached in another way."""
+        self._in_a_row = 0
+        self._not_before = 0.0
+        self._counted_at = now  # attempts from before fail for a reason that is gone
+
     def pause(self, now: float) -> float:
         """Return how long a request should wait before its next try, in seconds; 0 to go."""
         delay = max(0.0, self._not_before - now)

@@ -37,6 +37,7 @@ class Breaker:
         self._in_a_row = 0
         self._opened_at = 0.0
         self._probe_since: float | None = None
+        self._renewed_at = float("-inf")
 
     @property
     def state(self) -> str:
@@ -96,8 +97,10 @@ class Breaker:
         """Note that the upstream could not be reached or did not work.
 
         ``admitted`` is when the request was let through. While a probe is under way, those from
-        before the opening that still fail tell nothing new.
+        before the opening that still fail tell nothing new; nor do those from before a renewal.
         """
+        if admitted < self._renewed_at:
+            return
         self.cause = cause
         self._in_a_row += 1
         if self.state == "half_open":
@@ -109,6 +112,14 @@ class Breaker:
         elif self.state == "closed" and self._in_a_row >= self.failures:
             self._machine.fire("trip")
             self._opened_at = now
+
+    def renew(self, now: float) -> None:
+        """Forget what was found out: the upstream is another one, or reached in another way."""
+        self._machine.fire("renew")
+        self._renewed_at = now
+        self._in_a_row = 0
+        self._probe_since = None
+        self.cause = ""
 
     def __repr__(self) -> str:
         return f"<Breaker {self.state}, {self._in_a_row} failures in a row>"

@@ -174,7 +174,9 @@ class Direct:
             self._fail("http", error.cause, fix, began)
         listed = _json(body)
         is_api = isinstance(listed, dict)
-        said = explain(status, body) if status != 200 else None
+        said = (
+            explain(status, body, key_origin=self._settings.key_origin) if status != 200 else None
+        )
         page = self._settings.base_url
         if not is_api and status != 503:
             what = f"{status}" if said is None else said.message

@@ -244,7 +244,11 @@ class Generation:
             if status == 200:
                 error = self._read_answer(response, reader)
             else:
-                error = explain(status, reader.error_body(response))
+                error = explain(
+                    status,
+                    reader.error_body(response),
+                    key_origin=self.upstream.settings.key_origin,
+                )
                 wait = retry_after(response.headers)
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable and not self._fresh:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from zbeam_daemon.answer import decode_json
 from zbeam_daemon.breaker import Refusal
+from zbeam_daemon.config.keys import ENVIRONMENT
 from zbeam_daemon.retry import CONNECTING
 from zbeam_daemon.session import ExchangeError
 from zbeam_shared.errors import ZbeamError
@@ -22,7 +23,7 @@ ABOUT_THE_REQUEST = ("invalid_parameters", "too_large")
 
 _BY_STATUS = {
     400: ("invalid_parameters", ""),
-    401: ("auth_failed", "check the key that the configuration names, then: zbeam-client reload"),
+    401: ("auth_failed", "correct the key, then: zbeam-client reload"),
     402: ("insufficient_balance", "top up the account"),
     403: ("auth_failed", "the key may not do this"),
     404: ("invalid_parameters", "check base_url in the configuration"),
@@ -32,8 +33,11 @@ _BY_STATUS = {
 }
 
 
-def explain(status: int, body: bytes) -> ZbeamError:
-    """Turn a status and its body into an error with a stable code."""
+def explain(status: int, body: bytes, *, key_origin: str = "") -> ZbeamError:
+    """Turn a status and its body into an error with a stable code.
+
+    ``key_origin`` as in ``UpstreamSettings``: it decides how another key is made known.
+    """
     if status < 400:
         what = "a redirect" if status >= 300 else "something else than 200"
         return ZbeamError(
@@ -48,6 +52,12 @@ def explain(status: int, body: bytes) -> ZbeamError:
         if status >= 500
         else ("invalid_parameters", ""),
     )
+    if status == 401 and key_origin.startswith(ENVIRONMENT):
+        variable = key_origin.removeprefix(ENVIRONMENT)
+        hint = (
+            f"correct {variable} where the daemon is started, and restart it: it does not see "
+            "what is exported after its start"
+        )
     said = _message(body)
     message = f"the API answered {status}" + (f": {said}" if said else "")
     error = ZbeamError(code, message, hint=hint, http_status=status)

@@ -58,9 +58,10 @@ REQUEST: Table = {
 }
 
 # While open, requests are answered at once with the last real cause. One probe at a time
-# decides in `half_open`.
+# decides in `half_open`. `renew` is another address, key, CA or proxy: what was found out of the
+# old one says nothing of it.
 BREAKER: Table = {
-    "closed": {"trip": "open"},
-    "open": {"cooldown": "half_open"},
-    "half_open": {"probe_ok": "closed", "probe_fail": "open"},
+    "closed": {"trip": "open", "renew": "closed"},
+    "open": {"cooldown": "half_open", "renew": "closed"},
+    "half_open": {"probe_ok": "closed", "probe_fail": "open", "renew": "closed"},
 }

@@ -121,6 +121,9 @@ class Upstream:
         self.sessions.wake.set()
         if transport is None:
             return None
+        now = time.monotonic()
+        self.breaker.renew(now)
+        self.backoff.renew(now)
         self.sessions.transport = transport
         return self.sessions.flush("reconfigured")
 
@@ -330,7 +333,9 @@ class Upstream:
             if session is not None:
                 session.close()
         if response.status != 200:
-            raise self._without_key(explain(response.status, body))
+            raise self._without_key(
+                explain(response.status, body, key_origin=self.settings.key_origin)
+            )
         try:
             return decode_json(self.settings.hidden(body.decode()).encode())
         except (ValueError, RecursionError):

@@ -42,6 +42,16 @@ def test_a_success_ends_it() -> None:
     assert backoff.pause(0.0) == 0.0
 
 
+def test_a_renewal_ends_it_and_what_began_before_it_counts_no_more() -> None:
+    backoff = Backoff(SETTINGS)
+    backoff.failed(100.0, began=99.0, retry_after_s=60.0)
+    backoff.renew(101.0)
+    backoff.failed(102.0, began=100.5)
+    assert (backoff.hold(102.0), backoff.pause(102.0), backoff.in_a_row) == (0.0, 0.0, 0)
+    backoff.failed(103.0, began=102.0)
+    assert backoff.in_a_row == 1
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1000)), max_size=100), st.integers())
 def test_the_pause_is_bounded_by_the_cap_and_by_what_was_asked(
     asked: list[float | None], seed: int

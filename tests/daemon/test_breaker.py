@@ -114,6 +114,19 @@ def test_settings_changed_by_a_reload_hold_from_the_next_question_on() -> None:
     assert repr(breaker) == "<Breaker open, 1 failures in a row>"
 
 
+def test_a_renewal_lets_requests_through_whatever_was_found_out_before() -> None:
+    breaker = opened(now=100.0, cause="no connection to the old address")
+    breaker.renew(101.0)
+    assert (breaker.state, breaker.cause, breaker.failing) == ("closed", "", False)
+    for _ in range(10):  # those that were still on their way to the old one
+        breaker.failure(102.0, "no connection to the old address", admitted=99.0)
+    assert breaker.admit(102.0) is None
+    assert not breaker.failing
+    for _ in range(3):
+        breaker.failure(103.0, "the new one does not work either", admitted=102.0)
+    assert breaker.state == "open"
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Requests come and report, or never report, in any order."""
 
@@ -126,6 +139,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.causes: list[str] = [""]
         self.opened_at = 0.0
         self.tried_at: float | None = None
+        self.renewed_at = 0.0
 
     @rule(seconds=st.sampled_from([0.0, 0.25, 0.75, 1.0, 9.0, 10.0, 100.0]))
     def time_passes(self, seconds: float) -> None:
@@ -151,6 +165,14 @@ class BreakerMachine(RuleBasedStateMachine):
             assert refusal.cause == self.causes[-1]
             assert 0 < refusal.retry_in_s <= cooldown
 
+    @rule()
+    def renew(self) -> None:
+        self.now += 0.125  # what was let through before is told from what is after
+        self.breaker.renew(self.now)
+        assert self.breaker.state == "closed"
+        self.in_a_row = 0
+        self.renewed_at = self.now
+
     @precondition(lambda self: bool(getattr(self, "under_way", None)))
     @rule(data=st.data(), outcome=st.sampled_from(["success", "failure", "silence"]))
     def report(self, data: st.DataObject, outcome: str) -> None:
@@ -160,6 +182,9 @@ class BreakerMachine(RuleBasedStateMachine):
             self.in_a_row = 0
             self.breaker.success()
             assert self.breaker.state == ("closed" if before == "half_open" else before)
+        elif outcome == "failure" and admitted < self.renewed_at:
+            self.breaker.failure(self.now, "gone by", admitted=admitted)
+            assert self.breaker.state == before
         elif outcome == "failure":
             self.in_a_row += 1
             self.causes.append(f"cause {len(self.causes)}")

@@ -69,6 +69,14 @@ def test_other_statuses(status: int, code: str) -> None:
     assert str(status) in error.message
 
 
+def test_a_refused_key_is_corrected_where_it_came_from() -> None:
+    from_environment = explain(401, b"", key_origin="environment DEEPSEEK_API_KEY").hint
+    assert "DEEPSEEK_API_KEY" in from_environment
+    assert "restart" in from_environment
+    assert "reload" not in from_environment  # which would find nothing changed
+    assert "zbeam-client reload" in explain(401, b"", key_origin="/etc/zbeam/key").hint
+
+
 def test_a_redirect_points_at_the_base_url() -> None:
     assert "base_url" in explain(301, b"").hint
 

@@ -59,6 +59,9 @@ DESIGN = {
             ("open", "cooldown", "half_open"),
             ("half_open", "probe_ok", "closed"),
             ("half_open", "probe_fail", "open"),
+            ("closed", "renew", "closed"),
+            ("open", "renew", "closed"),
+            ("half_open", "renew", "closed"),
         },
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -324,6 +325,25 @@ def test_a_key_in_an_env_file_is_watched(start: Start, tmp_path: Path) -> None:
         peer.result()
         keys = [received.headers["authorization"] for received in api.received]
     assert keys == ["Bearer sk-first-0123456789", "Bearer sk-second-0123456789"]
+
+
+def test_a_corrected_address_is_not_blamed_for_the_old_one(start: Start) -> None:
+    with Scripted() as api, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        patient = "failures = 2\ncooldown_s = 600\n[upstream.deepseek.retry]\nattempts = 2\n"
+        daemon = start(base_url=dead, warm=0, extra=f"\n[upstream.deepseek.breaker]\n{patient}")
+        peer = daemon.peer()
+        peer.generate()
+        assert dead in peer.error().message
+        peer.generate()
+        assert peer.error().code == "breaker_open"
+        daemon.edit(f'base_url = "{dead}"', f'base_url = "{api.url}"')
+        daemon.wait_for("config.reloaded")
+        peer.generate()
+        assert peer.result().finish_reason == "stop"
+        found = daemon.ask(m.Status())["upstreams"]["deepseek"]["breaker"]
+        assert (found["state"], found["cause"]) == ("closed", None)
 
 
 def test_what_runs_goes_on_at_the_old_address(start: Start, standin: Standin) -> None:

@@ -17,6 +17,8 @@ from typing import NoReturn, SupportsIndex
 from zbeam_daemon.config.files import UnreadableError, read_small
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
+ENVIRONMENT = "environment "
+"""Begins the origin of what came from an environment variable; its name follows."""
 MAX_KEY_FILE = 64 * 1024
 """Largest key file or .env file that is read, in bytes."""
 _SHOWN_TAIL = 4
@@ -149,7 +151,7 @@ def read_key(source: KeySource, environ: Mapping[str, str]) -> tuple[Secret, str
     assert source.variable is not None
     if environ.get(source.variable, "").strip():
         where = f"the environment variable {source.variable}"
-        return _checked(environ[source.variable], where), f"environment {source.variable}"
+        return _checked(environ[source.variable], where), f"{ENVIRONMENT}{source.variable}"
     if source.env_file is not None:
         text = _from_env_file(source.env_file, source.variable)
         where = f"{source.variable} in {source.env_file}"

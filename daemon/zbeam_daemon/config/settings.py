@@ -161,11 +161,15 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """One API. ``proxy`` None: connect directly; it may hold a password, so it is not in repr."""
+    """One API. ``proxy`` None: connect directly; it may hold a password, so it is not in repr.
+
+    ``key_origin`` is "environment NAME" or the path of a file.
+    """
 
     name: str
     base_url: str
     api_key: Secret
+    key_origin: str
     ca_file: Path
     ca_digest: str
     proxy: str | None = field(repr=False)
@@ -229,7 +233,9 @@ def daemon_settings(values: Values) -> DaemonSettings:
     )
 
 
-def upstream_settings(values: Values, name: str, ca_digest: str) -> UpstreamSettings:
+def upstream_settings(
+    values: Values, name: str, *, key_origin: str, ca_digest: str
+) -> UpstreamSettings:
     """Build one ``[upstream.NAME]`` from checked and resolved values."""
     here = ("upstream", name)
     table = section(values, here)
@@ -245,6 +251,7 @@ def upstream_settings(values: Values, name: str, ca_digest: str) -> UpstreamSett
         name=name,
         base_url=table["base_url"],
         api_key=table["api_key"],
+        key_origin=key_origin,
         ca_file=table["ca_file"],
         ca_digest=ca_digest,
         proxy=None if table["proxy"] == "off" else table["proxy"],
@@ -280,7 +287,15 @@ def build(
         version=CONFIG_VERSION,
         daemon=daemon_settings(values),
         upstreams=MappingProxyType(
-            {name: upstream_settings(values, name, ca_digests[name]) for name in ca_digests}
+            {
+                name: upstream_settings(
+                    values,
+                    name,
+                    key_origin=origins["upstream", name, "api_key"],
+                    ca_digest=ca_digest,
+                )
+                for name, ca_digest in ca_digests.items()
+            }
         ),
         origins=MappingProxyType(dict(origins)),
         values=MappingProxyType(dict(values)),
