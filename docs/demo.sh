@@ -118,4 +118,4 @@ printf '\033[36m$ kill -TERM %s\033[0m\n' "$daemon"
 kill -TERM "$daemon"
 wait "$daemon" || fail "zbeamd ended with $?"
 run tail -n 3 zbeamd.log
-say "Done. With DEEPSEEK_API_KEY set: zbeamd init, then zbeam-client generate \"Hello\"."
+say "Done. With DEEPSEEK_API_KEY set, and .venv/bin on your PATH: zbeamd init, then zbeam-client generate \"Hello\"."

@@ -150,7 +150,7 @@ def _died(status: int, log: str, offset: int) -> ZbeamError:
     if status == EXIT_CONFIG:
         return ZbeamError(
             "config_invalid",
-            f"zbeamd could not start: {words}" if words else "zbeamd refused its configuration",
+            f"zbeamd did not start: {words}" if words else "zbeamd refused its configuration",
             hint="" if "zbeamd init" in words else "zbeamd check shows every problem",
         )
     how = f"ended with exit status {status}" if status >= 0 else f"was ended by signal {-status}"

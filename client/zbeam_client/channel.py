@@ -253,6 +253,8 @@ class Channel:
         elif self._link.watch is not None:
             if self._link.watch.connected:
                 self.liveness.unsure = True
+            else:
+                hint = "if it is no zbeamd that listens there: correct --endpoint or ZBEAM_ENDPOINT"
             what = "gave no sign of life: it hangs, or its host or the network in between has gone"
         else:
             sent = self.liveness.stage == "sent"

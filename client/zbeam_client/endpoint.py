@@ -62,6 +62,16 @@ def find(option: str | None, environ: Mapping[str, str]) -> str:
         return system
 
 
+def start_hint(endpoint: str) -> str:
+    """Return how to start a daemon at a local endpoint."""
+    own, system = paths.candidates(os.environ, os.getuid())
+    if endpoint == own:
+        return START_HINT
+    if endpoint == system:
+        return "start it with: sudo systemctl start zbeamd"
+    return f"{START_HINT} --endpoint {endpoint}"
+
+
 def check_folder(endpoint: str) -> None:
     """Raise unless the folder of this user's socket is safe to trust.
 
@@ -89,7 +99,7 @@ def probe(endpoint: str, patience_s: float = 60.0) -> None:
     if code in (0, errno.EAGAIN):
         return
     if code == errno.ENOENT:
-        raise NoDaemonError(f"no daemon: there is no socket {path}")
+        raise NoDaemonError(f"no daemon: there is no socket {path}", hint=start_hint(endpoint))
     if code == errno.ECONNREFUSED and not _is_socket(path):
         raise ZbeamError(
             "config_invalid",
@@ -97,7 +107,10 @@ def probe(endpoint: str, patience_s: float = 60.0) -> None:
             hint="correct --endpoint or ZBEAM_ENDPOINT",
         )
     if code == errno.ECONNREFUSED:
-        raise NoDaemonError(f"no daemon: nobody listens on {path}, a former one left it behind")
+        raise NoDaemonError(
+            f"no daemon: nobody listens on {path}, a former one left it behind",
+            hint=start_hint(endpoint),
+        )
     if code in (errno.EACCES, errno.EPERM):
         raise ZbeamError("not_allowed", f"not allowed to use {path}", hint=_access_hint(path))
     if code in (errno.EPROTOTYPE, errno.ENOTSOCK, errno.ENOTDIR):

@@ -45,7 +45,7 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
             raise ZbeamError(
                 "daemon_unavailable",
                 f"{gone.message}, and no daemon came back {limit}",
-                hint="" if paths.is_remote(endpoint) else endpoints.START_HINT,
+                hint="" if paths.is_remote(endpoint) else endpoints.start_hint(endpoint),
             )
         await client._sleep(PAUSE_S)
     return endpoint

@@ -22,6 +22,7 @@ from zbeam_shared.record import JsonMap
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 _TAIL = 4
 """Characters that the daemon shows of a long key (docs/configuration.md, "The key")."""
+_LONG_ENOUGH_FOR_A_TAIL = 20
 
 
 class Surroundings:
@@ -83,9 +84,11 @@ class Surroundings:
             )
         elif self.given:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
-        fix = "zbeamd run" if self.given else "zbeamd run, or let zbeam-client generate start one"
+        fix = nobody.hint or endpoints.START_HINT
+        if not self.given:
+            fix += ", or let zbeam-client generate start one"
         what = nobody.message.removeprefix("no daemon: ")
-        self._add("daemon", "fail", f"none: {what}", f"start it: {fix}")
+        self._add("daemon", "fail", f"none: {what}", fix)
 
     def _others(self, endpoint: str | None) -> list[str]:
         """Return the usual places, other than this one, at which somebody listens."""
@@ -168,7 +171,7 @@ class Surroundings:
                 f"the daemon is {pong.version}, this command is {__version__}",
                 "restart the daemon: zbeam-client drain, then start it again",
             )
-        others = self._others(endpoint)
+        others = [other for other in self._others(endpoint) if _pid_at(other) != pong.pid]
         if others:
             self._add(
                 "one daemon",
@@ -226,6 +229,14 @@ class Surroundings:
         self.checks.append(Check(name=name, status=status, detail=detail, fix=fix, ms=time_ms))
 
 
+def _pid_at(endpoint: str) -> int | None:
+    try:
+        with Client(endpoint, autostart=False) as client:
+            return client.ping().pid
+    except ZbeamError:
+        return None
+
+
 def _remote_check(error: ZbeamError) -> str:
     """Return the check that a failure at a remote endpoint belongs to."""
     names = {"not_allowed": "remote access", "config_invalid": "remote keys"}
@@ -233,9 +244,12 @@ def _remote_check(error: ZbeamError) -> str:
 
 
 def _same_key(key: str, masked: str) -> bool:
-    """Tell whether a key may be the one that is shown masked; all but its tail is hidden."""
+    """Tell whether a key may be the one that is shown masked; all but its tail is hidden.
+
+    Of a short one all is.
+    """
     tail = masked.rpartition("****")[2]
-    return not tail or key[-_TAIL:] == tail
+    return key[-_TAIL:] == tail if tail else len(key) < _LONG_ENOUGH_FOR_A_TAIL
 
 
 def _process(socket: str) -> tuple[str, str]:

@@ -157,7 +157,11 @@ class Broker:
         if refusal is not None:
             raise breaker_error(refusal)
         if message.deadline_s is not None and message.deadline_s <= 0:
-            raise ZbeamError("deadline_exceeded", "the deadline had passed on arrival")
+            raise ZbeamError(
+                "deadline_exceeded",
+                "the deadline had passed on arrival",
+                hint="allow more with --timeout",
+            )
         client = caller.name or message.client[:128] or "unnamed"
         now = time.monotonic()
         self.clients.check(client, now)

@@ -84,7 +84,7 @@ class Clients:
             account.refused += 1
             raise ZbeamError(
                 "busy",
-                f"client {name} has {underway} requests open, and may have {limits.requests}",
+                f"client {name} may have {limits.requests} open at one time, and has {underway}",
                 hint="wait for one to end; the limit is requests in [daemon.clients]",
             )
         wait_s = _wait_s(account.begun, limits.requests_per_minute, now)
@@ -92,7 +92,7 @@ class Clients:
             account.refused += 1
             raise ZbeamError(
                 "rate_limited",
-                f"client {name} may begin {limits.requests_per_minute} requests a minute: "
+                f"client {name} may begin {limits.requests_per_minute} a minute: "
                 f"wait {wait_s:.1f} s",
                 hint="the limit is requests_per_minute in [daemon.clients]",
             )

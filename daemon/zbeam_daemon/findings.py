@@ -185,8 +185,9 @@ def idle(limit_s: float, learned_s: float | None, sightings: int) -> Check:
     if learned_s is None:
         detail = f"sessions are retired after {limit_s:.0f} s; nothing learned yet"
         return Check(name="idle limit", status="pass", detail=detail)
+    seen = "once" if sightings == 1 else f"{sightings} times"
     detail = (
-        f"the server closes after {learned_s:.1f} s ({sightings} times seen), "
+        f"the server closes after {learned_s:.1f} s (seen {seen}), "
         f"sessions are retired after {limit_s:.1f} s"
     )
     if learned_s > SHORT_IDLE_S:

@@ -73,7 +73,7 @@ def refused(error: ConfigInvalid) -> list[Check]:
             name="key",
             status="fail",
             detail=str(problem),
-            fix="then: zbeamd check",
+            fix="mend that; zbeamd check tells whether it is",
             upstream=problem.key.split(".")[1],
         )
         for problem in keys

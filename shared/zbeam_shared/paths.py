@@ -47,7 +47,7 @@ def socket_path(endpoint: str) -> str:
         raise ZbeamError(
             "config_invalid",
             f"endpoint {endpoint!r} is not of the form ipc:///absolute/path",
-            hint="for example ipc:///run/user/1000/zbeam/zbeamd.sock",
+            hint="for example ipc:///run/user/1000/zbeam/zbeamd.sock; on another host tcp://host:port",
         )
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise ZbeamError(

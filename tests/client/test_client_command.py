@@ -327,6 +327,15 @@ def test_no_daemon_is_69_and_says_how_to_start_one(nobody: Command, args: list[s
     line = error_line(done)
     assert "no daemon" in line
     assert line.endswith("start it with: zbeamd run")
+    named = "ipc:///tmp/zbeam-nowhere/zbeamd.sock"
+    line = error_line(nobody("--endpoint", named, *args))
+    assert line.endswith(f"start it with: zbeamd run --endpoint {named}")
+
+
+def test_options_of_a_run_do_not_go_with_a_single_prompt(command: Command) -> None:
+    done = command("generate", "hello", "--jobs", "3", "--resume")
+    assert done.returncode == 2
+    assert "--jobs and --resume go with --material, --category or --all" in error_line(done)
 
 
 def test_no_daemon_under_json(nobody: Command) -> None:
@@ -414,7 +423,12 @@ def test_a_full_disk_under_the_output(command: Command) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [(["generat", "hello"], "generate"), (["cache", "flsh"], "flush"), (["frobnicate"], None)],
+    [
+        (["generat", "hello"], "generate"),
+        (["gen", "hello"], "generate"),
+        (["cache", "flsh"], "flush"),
+        (["frobnicate"], None),
+    ],
 )
 def test_a_command_that_is_misspelt(command: Command, typed: list[str], meant: str | None) -> None:
     done = command(*typed)

@@ -193,7 +193,10 @@ def test_without_a_deadline_the_patience_is_limited_too(
     daemon.on(Generate, lambda *_: daemon._stop.set())
     with pytest.raises(ZbeamError, match=r"was not accepted, and no daemon came back") as caught:
         client.generate("Hi")
-    assert (caught.value.exit_status, caught.value.hint) == (69, endpoint.START_HINT)
+    assert (caught.value.exit_status, caught.value.hint) == (
+        69,
+        endpoint.start_hint(daemon.endpoint),
+    )
 
 
 @pytest.mark.usefixtures("impatient")

@@ -288,7 +288,7 @@ def test_a_daemon_of_another_version(start: Start, tmp_path: Path, knows: bool) 
 def test_a_key_that_is_refused(start: Start) -> None:
     daemon = start(environ={"DEEPSEEK_API_KEY": "sk-invalid-0123456789"})
     report = Report(daemon)
-    report.names("deepseek: key accepted", "401", "check the key", status=77)
+    report.names("deepseek: key accepted", "401", "correct DEEPSEEK_API_KEY", status=77)
     assert report.checks["clock"]["status"] == "pass"
     for name in ("model", "balance", "pool"):
         assert report.checks[name]["status"] == "skip"
@@ -494,6 +494,13 @@ def test_an_environment_that_the_daemon_does_not_follow(start: Start) -> None:
     detail = report.checks["environment"]["detail"]
     assert "/nowhere/zbeam.toml" in detail
     assert "renewed" not in json.dumps(report.found)
+    # Of a short key no tail is shown to compare with; that it is another one is seen all the same.
+    daemon.stop(keep=True)
+    daemon.environ["DEEPSEEK_API_KEY"] = "sk-anything"
+    daemon.start()
+    assert "is not the key" not in Report(daemon).checks["environment"]["detail"]
+    daemon.environ["DEEPSEEK_API_KEY"] = f"{ANY_KEY}-renewed-0123456789"
+    assert "is not the key" in Report(daemon).checks["environment"]["detail"]
 
 
 # ---- bounds and secrets -------------------------------------------------------------------------

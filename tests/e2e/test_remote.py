@@ -540,6 +540,19 @@ def test_doctor_finds_nothing_wrong_and_compares_no_environments(site: Site, sta
     assert "environment" not in names
 
 
+def test_doctor_takes_the_daemons_two_endpoints_for_one_daemon(site: Site, start: Start) -> None:
+    keys = pair()
+    site.allow("laptop", keys)
+    daemon = start(extra=site.table)
+    here = site.client("laptop", keys)
+    usual = daemon.folder / "usual"
+    (usual / "zbeam").mkdir(parents=True, mode=0o700)
+    (usual / "zbeam/zbeamd.sock").symlink_to(daemon.endpoint.removeprefix("ipc://"))
+    here.environ["XDG_RUNTIME_DIR"] = str(usual)
+    done = here("doctor", "--json")
+    assert "one daemon" not in diagnosis(done)[1], done.stdout
+
+
 def test_doctor_names_the_key_that_is_wrong(site: Site, start: Start) -> None:
     start(extra=site.table)
     for command, cause, status in [

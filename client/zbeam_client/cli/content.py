@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Wanted:
 
     def check(self) -> None:
         """Raise ``click.UsageError`` where options contradict each other or one is missing."""
-        if not (self.material or self.all or self.category):
+        if not self.names_materials:
             raise click.UsageError("which materials? Give --material NAME, --category C or --all")
         if self.all and (self.material or self.category):
             raise click.UsageError("--all is every material: leave out --material and --category")
@@ -81,6 +81,19 @@ class Wanted:
             raise click.UsageError(
                 "--resume keeps what is good and --overwrite makes all again: choose one"
             )
+
+    @property
+    def names_materials(self) -> bool:
+        """Whether it says of which materials."""
+        return bool(self.material or self.all or self.category)
+
+    def given(self) -> list[str]:
+        """Return the options of a run that were given, all but --retries."""
+        return [
+            f"--{one.name.replace('_', '-')}"
+            for one in fields(self)
+            if one.name != "retries" and getattr(self, one.name) not in (None, False, ())
+        ]
 
     def selection(self) -> Selection:
         """Return the names as typed."""
@@ -92,6 +105,11 @@ def generate_content(
     settings: Settings, wanted: Wanted, *, no_autostart: bool, **options: Any
 ) -> int:
     """Carry out a run, or only show it; returns the exit status. Raises ``ZbeamError``."""
+    if options.get("prompt") and not wanted.names_materials:
+        raise click.UsageError(
+            f"{' and '.join(wanted.given())} go with --material, --category or --all, not with a "
+            "single PROMPT"
+        )
     for name, option in _NOT_FOR_RUNS.items():
         # --no-stream is an option that was given, too.
         if options.get(name) not in ((None, False, ()) if name == "json_output" else (None, ())):

@@ -42,7 +42,7 @@ Examples:
   zbeam-client generate --schema facts.json "Facts about copper"
   zbeam-client generate --material Alumina --components frontmatter --verbose
   zbeam-client generate --all --components frontmatter,tags --jobs 32 --resume
-  zbeam-client generate --category ceramic --components tags --dry-run
+  zbeam-client generate --category ceramic --components frontmatter --dry-run
 """
 )
 @click.argument("prompt", required=False, type=TEXT)

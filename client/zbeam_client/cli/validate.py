@@ -129,7 +129,9 @@ def _checks(data: str | None, component: str | None) -> dict[str, Checks]:
 def _files(path: str) -> Iterator[str]:
     if not os.path.isdir(path):  # noqa: PTH112
         if not os.path.exists(path):  # noqa: PTH110
-            raise ZbeamError("bad_request", f"there is no {click.format_filename(path)}")
+            raise ZbeamError(
+                "bad_request", f"there is no file or folder {click.format_filename(path)!r}"
+            )
         yield path
         return
     for folder, names, files in os.walk(path):

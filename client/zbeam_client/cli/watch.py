@@ -44,7 +44,8 @@ class Plain:
         if self._json:
             output.print_json_line({"ok": False, "error": output.error_object(error)})
         else:
-            output.write_out(f"{absence(error)}: {output.one_line(error.message)}\n\n")
+            why = output.one_line(error.message.removeprefix("no daemon: "))
+            output.write_out(f"{absence(error)}: {why}\n\n")
 
 
 def watch(settings: Settings, client: Client) -> NoReturn:

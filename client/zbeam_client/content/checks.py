@@ -58,9 +58,7 @@ def check(answer: str, checks: Checks) -> Verdict:
             problems += _missing(data, checks.required)
             problems += _against_schema(data, checks.schema)
     if len(stripped) < checks.min_chars:
-        problems.append(
-            f"the answer is too short: {len(stripped)} characters of {checks.min_chars}"
-        )
+        problems.append(f"the text is too short: {len(stripped)} characters of {checks.min_chars}")
     if left := _placeholders(stripped, checks.forbidden):
         problems.append("placeholders are left: " + ", ".join(left))
     return Verdict(text, fields, tuple(problems))

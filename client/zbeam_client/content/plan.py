@@ -66,9 +66,11 @@ def make_plan(
         for material in materials
     }
     usable = [project.components[name] for name in names if name in project.components]
-    if not project.problems:
-        for component in usable:
+    for component in usable:
+        if not project.problems:
             _check_values(component, materials, values, project, problems)
+        elif project.materials:
+            _check_names(component, values, project, problems)
     faults = faults_in_pattern(pattern)
     for fault in faults:
         problems.add("", fault, key="--pattern")
@@ -87,7 +89,7 @@ def make_plan(
                     outside[key] = Outside(places.of(material, needed), needed.checks)
             path = places.of(material, component)
             tasks.append(shared[component.name].task(material, path, values[material.slug]))
-    _check_outside(outside, problems)
+    _check_outside(outside, usable, problems)
     problems.check()
     return Plan(tuple(tasks), out.absolute(), outside)
 
@@ -199,6 +201,28 @@ def _check_values(
             )
 
 
+def _check_names(
+    component: Component,
+    values: dict[str, dict[str, Any]],
+    project: Project,
+    problems: Problems,
+) -> None:
+    """Find each placeholder that nothing has, in spite of other problems of the data.
+
+    Which materials lack a value cannot be told: it may be missing because of those.
+    """
+    known = {*_known(values), *NAMES, "laser_parameters", *component.depends_on}
+    for placeholder in placeholders(component.template):
+        name = placeholder.name
+        if name not in known and not name.startswith("author_object_"):
+            why = _unknown(placeholder, known, project)
+            problems.add(file_of(component.name), why, key="template")
+
+
+def _known(values: dict[str, dict[str, Any]]) -> set[str]:
+    return {name for found in values.values() for name in found}
+
+
 def _why(
     placeholder: Placeholder,
     without: list[str],
@@ -206,11 +230,15 @@ def _why(
     values: dict[str, dict[str, Any]],
     project: Project,
 ) -> str:
-    known = {name for found in values.values() for name in found}
+    known = _known(values)
     if placeholder.name in known:
         return (
             f"placeholder {placeholder} has no value for {listed(without)} ({len(without)} of {of})"
         )
+    return _unknown(placeholder, known, project)
+
+
+def _unknown(placeholder: Placeholder, known: Iterable[str], project: Project) -> str:
     if placeholder.name in project.components or placeholder.name in KNOWN:
         return f"placeholder {placeholder} needs depends_on: [{placeholder.name}]"
     near = suggestion(placeholder.name, sorted({*known, *NAMES}))
@@ -251,15 +279,18 @@ class _Shared:
         )
 
 
-def _check_outside(outside: dict[str, Outside], problems: Problems) -> None:
+def _check_outside(
+    outside: dict[str, Outside], chosen: Sequence[Component], problems: Problems
+) -> None:
     missing: dict[str, list[Path]] = {}
     for key, needed in outside.items():
         if not needed.path.is_file():
             missing.setdefault(key.rpartition("/")[2], []).append(needed.path)
     for component, paths in missing.items():
+        need = [one.name for one in chosen if component in one.depends_on]
         problems.add(
             "",
-            f"others need files of {component} that are not there: "
+            f"{listed(need)} needs files of {component} that are not there: "
             f"{listed([str(path) for path in paths], 3)}; add {component} to the components, or "
             "write it first",
             key="--components",

@@ -60,7 +60,7 @@ class Schema:
         errors = sorted(self._validator.iter_errors(data), key=relevance, reverse=True)
         found = []
         for error in errors[:MAX_PROBLEMS]:
-            where = ".".join(str(part) for part in error.absolute_path) or "the whole"
+            where = ".".join(str(part) for part in error.absolute_path) or "the answer as a whole"
             found.append(_short(f"{where}: {error.message}"))
         if len(errors) > MAX_PROBLEMS:
             found.append(f"and {len(errors) - MAX_PROBLEMS} more")

@@ -69,6 +69,7 @@ def test_a_dependency_that_is_not_selected_must_be_there(site: Site) -> None:
     (problem,) = site.problems("caption", materials=("Alumina",))
     path = site.out / "frontmatter/alumina-laser-cleaning.md"
     assert str(path) in problem
+    assert "caption needs files of frontmatter that are not there" in problem
     assert "add frontmatter to the components" in problem
     site.write("out/frontmatter/alumina-laser-cleaning.md", "---\ntitle: x\n---\n")
     plan = site.plan("caption", materials=("Alumina",))
@@ -113,6 +114,22 @@ def test_a_placeholder_without_a_value_names_the_materials(site: Site) -> None:
     # Only the materials of the run count.
     site.component("text", "{material_symbol}")
     assert site.problems("text", materials=("Alumina",)) == []
+
+
+def test_unknown_placeholders_are_told_beside_the_datas_own_problems(site: Site) -> None:
+    site.items(material("Iron", author_id=99, laser_parameters_template="nowhere"))
+    site.component(
+        "text", "{subjct} {tags} {author_name} {author_object_title} {laser_parameters[x]}"
+    )
+    found = site.problems("text")
+    assert sum("no author has the id 99" in problem for problem in found) == 1
+    assert sum("no template 'nowhere'" in problem for problem in found) == 1
+    # Of what only follows from those nothing is said.
+    assert [problem for problem in found if problem.startswith("components/text")] == [
+        "components/text/prompt.yaml: template: there is no placeholder {subjct}; "
+        "did you mean 'subject'?",
+        "components/text/prompt.yaml: template: placeholder {tags} needs depends_on: [tags]",
+    ]
 
 
 def test_a_format_that_does_not_fit_is_found_before_the_first_request(site: Site) -> None:

@@ -129,7 +129,7 @@ def test_placeholders_are_found_as_words_in_any_case() -> None:
 
 def test_a_short_answer_is_refused_with_both_lengths() -> None:
     told = problems("  Copper.  \n\n", "text", min_chars=100)
-    assert told == "the answer is too short: 7 characters of 100"
+    assert told == "the text is too short: 7 characters of 100"
 
 
 def test_a_schema_names_the_place() -> None:
