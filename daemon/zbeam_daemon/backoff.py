@@ -32,15 +32,25 @@ class Backoff:
         """How many failures there were since the last success; those side by side count once."""
         return self._in_a_row
 
-    def failed(self, now: float, *, began: float, retry_after_s: float | None = None) -> None:
+    def failed(
+        self,
+        now: float,
+        *,
+        began: float,
+        retry_after_s: float | None = None,
+        for_all: bool = False,
+    ) -> None:
         """Note a failure that a retry may mend; ``retry_after_s`` is what the upstream asked.
 
         ``began`` is when the attempt did: attempts that ran side by side fail for one reason,
-        and count once.
+        and count once. ``for_all``: nothing at all is taken at the moment, so that nobody need
+        try before this one would again.
         """
         if began >= self._counted_at:
             self._in_a_row = min(self._in_a_row + 1, MAX_DOUBLINGS)
             self._counted_at = now
+        if for_all and retry_after_s is None:
+            retry_after_s = self.pause(now)
         if retry_after_s is not None:
             self._not_before = max(self._not_before, now + retry_after_s)
 
@@ -64,7 +74,7 @@ class Backoff:
         return delay
 
     def hold(self, now: float) -> float:
-        """Return how long everybody has been asked to wait, in seconds (Retry-After only)."""
+        """Return how long everybody has to wait, in seconds (Retry-After, or ``for_all``)."""
         return max(0.0, self._not_before - now)
 
     def __repr__(self) -> str:

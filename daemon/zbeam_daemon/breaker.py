@@ -2,7 +2,8 @@
 
 After ``failures`` failures in a row the breaker opens: requests are answered at once with the
 last real cause instead of each waiting to learn it. After ``cooldown_s`` one request may try;
-its outcome closes the breaker or opens it again.
+its outcome closes the breaker or opens it again. Every try ends with one of ``success``,
+``answering``, ``failure`` and ``undecided``, or none could follow it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from zbeam_shared.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not let through, and in how many seconds the next try is due."""
+    """Why a request is not let through, and in how many seconds the next try is due.
+
+    0: one tries at this moment.
+    """
 
     cause: str
     retry_in_s: float
@@ -56,12 +60,10 @@ class Breaker:
 
     def refusal(self, now: float) -> Refusal | None:
         """Tell why a request would not be let through now; None if it would."""
-        since = self._opened_at if self.state == "open" else self._probe_since
-        if self.state == "closed" or since is None:
-            return None
-        # A probe that never reports (it was cancelled, say) must not keep the breaker shut.
-        left = since + self.cooldown_s - now
-        return Refusal(self.cause, left) if left > 0 else None
+        if self.state == "open":
+            left = self._opened_at + self.cooldown_s - now
+            return Refusal(self.cause, left) if left > 0 else None
+        return None if self._probe_since is None else Refusal(self.cause, 0.0)
 
     def admit(self, now: float) -> Refusal | None:
         """Let a request through (None), as the probe if one is due, or tell why not."""
@@ -81,7 +83,7 @@ class Breaker:
             self.cause = ""
 
     def answering(self) -> None:
-        """Note that an answer has begun: as a probe that will do, its end may be minutes away."""
+        """Note that a 200 has begun: as a probe that will do, its end may be minutes away."""
         if self.state == "half_open":
             self.success()
 

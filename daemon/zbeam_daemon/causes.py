@@ -6,6 +6,8 @@ import http.client
 import ssl
 from typing import Any
 
+from zbeam_daemon.tls import is_silence
+
 
 def all_causes(error: BaseException) -> list[BaseException]:
     """Return the exception and all that it was made from, outermost first."""
@@ -24,6 +26,15 @@ def is_loss(error: BaseException) -> bool:
     """Tell whether the peer closed or reset the connection."""
     lost = (ConnectionError, http.client.RemoteDisconnected, ssl.SSLEOFError)
     return any(isinstance(cause, lost) for cause in all_causes(error))
+
+
+def is_silence_of(error: BaseException) -> bool:
+    """Tell whether the kernel gave the connection up because nothing came from the peer."""
+    return any(
+        isinstance(cause, OSError) and cause.errno is not None and is_silence(cause.errno)
+        for cause in all_causes(error)
+        if not isinstance(cause, ssl.SSLError)  # its number is OpenSSL's
+    )
 
 
 def plain_cause(error: BaseException) -> str:

@@ -49,7 +49,7 @@ def wait_for_clearance(
                 return None
             if wait_s >= deadline - now:
                 by_api = asked_s == wait_s
-                why = "the API has asked everybody to wait" if by_api else "limits.*_per_minute"
+                why = "the API takes no requests now" if by_api else "limits.*_per_minute"
                 return ZbeamError(
                     "rate_limited",
                     f"this request could start in {wait_s:.0f} s, after its deadline ({why})",

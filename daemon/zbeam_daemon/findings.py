@@ -153,7 +153,7 @@ def errors(state: str, cause: str, retry_in_s: float | None, hold_s: float) -> C
     """Judge what happened lately.
 
     ``state`` is the breaker's, ``cause`` the last failure ("" if a success came after it),
-    ``hold_s`` how long the API asked everybody to wait.
+    ``hold_s`` how long everybody has to wait.
     """
     if state == "open":
         when = f"next try in {retry_in_s:.1f} s" if retry_in_s is not None else "next try is due"

@@ -97,6 +97,11 @@ class Gate:
         if state is not None:
             state.ceiling = ceiling
 
+    def over(self, family: str) -> bool:
+        """Tell whether more of a family were admitted than may be in use by now."""
+        state = self._families.get(family)
+        return state is not None and state.in_use > state.ceiling
+
     def leave(self, ticket: Ticket) -> list[Ticket]:
         """Give a slot back, or leave the queue; returns the tickets admitted instead."""
         state = self._families.get(ticket.family)

@@ -31,6 +31,8 @@ from zbeam_shared.machine import Machine
 from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings
 from zbeam_shared.record import JsonMap
 
+STEPPED_BACK = retry.Failure(retry.CONNECTING)
+"""No failure: the account takes fewer than it seemed when this request was admitted."""
 _random = random.Random()  # noqa: S311  jitter, not secrecy
 
 
@@ -159,11 +161,18 @@ class Generation:
         error: ZbeamError | None = None
         while True:
             held = wait_for_clearance(
-                self.upstream, self.deadline, time.monotonic, self._wait_in_queue
+                self.upstream,
+                self.deadline,
+                time.monotonic,
+                lambda wait_s: self._wait_in_queue(wait_s, "rate"),
             )
             if held is not None:
                 return error or held
-            error, failure = self._attempt()
+            found, failure = self._attempt()
+            if failure is STEPPED_BACK:
+                self._wait_in_queue(0.0, "slot")
+                continue
+            error = found
             if error is None or failure is None:
                 return error
             again = retry.decide(
@@ -200,15 +209,18 @@ class Generation:
                 self._wait_again(delay_s)
             self.machine.fire("admit")
 
-    def _wait_in_queue(self, wait_s: float) -> None:
+    def _wait_in_queue(self, wait_s: float, waiting_for: str) -> None:
         """Let time pass before the start, and others have the slot."""
         self.machine.fire("retry")
-        self.waiting_for = "rate"
+        self.waiting_for = waiting_for
         self._wait_again(wait_s)
         self.machine.fire("admit")
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
-        """Make one attempt; returns (error, how it failed), both None on success."""
+        """Make one attempt; returns (error, how it failed), both None on success.
+
+        (None, ``STEPPED_BACK``) when it was not made, and is to queue for a slot again.
+        """
         began = time.monotonic()
         status: int | None = None
         lease: Lease | None = None
@@ -218,6 +230,7 @@ class Generation:
         verdict: str | None = "cancelled"  # unless something else becomes of it
         error: ZbeamError | None = None
         failure: retry.Failure | None = None
+        stepped_back = False
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
@@ -225,6 +238,13 @@ class Generation:
             lease = self.upstream.sessions.lease(
                 self.name, deadline=self.deadline, fresh=self._fresh or self._stale
             )
+            if self.upstream.gate.over(self.call.family):
+                # Learned while this one connected: what it would send is refused for certain.
+                reason, stepped_back = "single_use", True
+                if not self._fresh:
+                    lease.release()
+                    lease = None
+                return None, STEPPED_BACK
             session_id = lease.pooled.id
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
@@ -242,6 +262,7 @@ class Generation:
             status = response.status
             self._trace_id = response.headers.get("X-Ds-Trace-Id")
             if status == 200:
+                self.upstream.breaker.answering()
                 error = self._read_answer(response, reader)
             else:
                 error = explain(
@@ -274,14 +295,16 @@ class Generation:
                 lease.broken(reason)
             if error is None and verdict is not None:
                 self.upstream.breaker.undecided(began)
-            self._attempts.append(
-                Attempt(
-                    status=status,
-                    error=verdict if error is None else error.code,
-                    elapsed_ms=round((time.monotonic() - began) * 1000, 3),
-                    session=session_id,
+            none_made = stepped_back or (error is not None and error.code == "breaker_open")
+            if not none_made:
+                self._attempts.append(
+                    Attempt(
+                        status=status,
+                        error=verdict if error is None else error.code,
+                        elapsed_ms=round((time.monotonic() - began) * 1000, 3),
+                        session=session_id,
+                    )
                 )
-            )
         if error is not None:
             # Some servers repeat what they refuse.
             error.message = self._settings.hidden(error.message)
@@ -352,7 +375,6 @@ class Generation:
 
     def _pass_on(self, deltas: list[JsonMap]) -> None:
         if "first_token" not in self._ms:
-            self.upstream.breaker.answering()
             self._ms["first_token"] = round((time.monotonic() - self.started_at) * 1000, 3)
         self.waiting_for = "data"
         self.machine.fire("chunk")

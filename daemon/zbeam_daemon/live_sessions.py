@@ -99,7 +99,8 @@ class LiveSessions:
                 self._await_claimed(pooled)
                 if pooled.state == "idle":
                     self.pool.lease(pooled, deadline)
-                    return self._leased(pooled, request, reused=True)
+                    # Opened while this request waited for it: as fresh as one of its own.
+                    return self._leased(pooled, request, reused=False)
             elif found.action == "check":
                 alive = self.probe(pooled, request)
                 if alive and pooled.state == "idle":
@@ -277,7 +278,7 @@ class LiveSessions:
 
         def on_readable() -> None:
             if not session.is_alive():
-                closing = self.pool.dead(pooled, time.monotonic(), "peer_closed")
+                closing = self.pool.dead(pooled, time.monotonic(), silent=session.went_silent)
                 if closing is not None:
                     self.carry_out(closing)
 

@@ -72,6 +72,11 @@ class Pool:
         self._retired_for = "flushed"  # why sessions of an older generation go
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
+    def configure(self, settings: PoolSettings) -> None:
+        """Take new settings; they hold from the next decision on."""
+        self.settings = settings
+        self.idle_limit.default_s = settings.idle_limit_s
+
     # ---- a request's way through ------------------------------------------------------------
 
     def acquire(self, now: float, *, due_back_at: float = NEVER, fresh: bool = False) -> Acquired:
@@ -248,12 +253,17 @@ class Pool:
         self._claimable.clear()
         return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
 
-    def dead(self, session: PooledSession, now: float, reason: str) -> Closing | None:
-        """Note that the server closed an idle session; None if it is idle no more."""
+    def dead(self, session: PooledSession, now: float, *, silent: bool) -> Closing | None:
+        """Note that an idle session has ended; None if it is idle no more.
+
+        The server closed it, unless it was ``silent``: that says nothing about the server's limit.
+        """
         if session.state != "idle":
             return None
+        if silent:
+            return self._close(session, "broken", "went_silent")
         self.idle_limit.closed_by_server(now - session.idle_since, now)
-        return self._close(session, "broken", reason)
+        return self._close(session, "broken", "peer_closed")
 
     @property
     def idle_limit_s(self) -> float:

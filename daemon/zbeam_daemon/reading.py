@@ -21,7 +21,7 @@ STREAM_LIMIT = 1024 * 1024 * 1024
 ERROR_BODY_LIMIT = 64 * 1024
 ERROR_BODY_S = 5.0
 """How long the body of an error may take; its status has said what matters."""
-END_GRACE_S = 1.0
+END_GRACE_S = 0.3
 """How long after [DONE] the body may take to end before its session is given up."""
 
 # Reading each event as it comes costs a wake-up and a TLS read apiece. With many streams open
@@ -119,17 +119,13 @@ class Reader:
     def error_body(self, response: Response) -> bytes:
         """Read what an error says, as far as it comes: one that breaks off is still that error."""
         body = b""
-        timer = gevent.Timeout(ERROR_BODY_S)
         try:
-            with timer:
+            with gevent.Timeout(ERROR_BODY_S):
                 while not response.done and len(body) < ERROR_BODY_LIMIT:
                     body += self._timed(response.read)
                     self._clocks.byte(time.monotonic())
-        except (ExchangeError, Stalled):
-            pass
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                raise
+        except (ExchangeError, Stalled, gevent.Timeout):
+            pass  # also when the request's deadline has come: what it ends with is this error
         return body
 
     def _timed(self, act: Callable[[], Any]) -> Any:
@@ -160,16 +156,12 @@ def _read_end(response: Response) -> None:
 
     The answer is complete; if the body does not end, only its session is unfit for another.
     """
-    timer = gevent.Timeout(END_GRACE_S)
     try:
-        with timer:
+        with gevent.Timeout(END_GRACE_S):
             while not response.done:
                 response.read()
-    except ExchangeError:
-        pass
-    except gevent.Timeout as expired:
-        if expired is not timer:
-            raise
+    except (ExchangeError, gevent.Timeout):
+        pass  # also when it is the deadline that has come: it was met
 
 
 class _Alarm:

@@ -7,7 +7,6 @@ same for nearly all of them, and its content type is not to be trusted.
 from __future__ import annotations
 
 import email.utils
-import time
 from collections.abc import Mapping
 
 from zbeam_daemon.answer import decode_json
@@ -68,6 +67,12 @@ def explain(status: int, body: bytes, *, key_origin: str = "") -> ZbeamError:
 
 def explain_break(broke: ExchangeError, status: int | None, base_url: str) -> ZbeamError:
     """Turn a broken exchange into an error; ``status`` is the HTTP status, if one had come."""
+    if broke.silent and broke.phase != CONNECTING:
+        return ZbeamError(
+            "stalled",
+            f"the API stalled: nothing came for long, then {broke.cause}",
+            hint="the answer may have been billed",
+        )
     if status == 200:
         return ZbeamError(
             "truncated",
@@ -90,7 +95,9 @@ def breaker_error(refusal: Refusal) -> ZbeamError:
     return ZbeamError(
         "breaker_open",
         f"the API is failing: {refusal.cause}",
-        hint=f"the next try is due in {refusal.retry_in_s:.1f} s",
+        hint=f"the next try is due in {refusal.retry_in_s:.1f} s"
+        if refusal.retry_in_s
+        else "one request tries it at this moment: try again when that has ended",
     )
 
 
@@ -104,7 +111,11 @@ def internal(error: BaseException) -> ZbeamError:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a Retry-After header asks for; None without a usable one."""
+    """Return the seconds that a Retry-After header asks for; None without a usable one.
+
+    A date counts from the response's own ``Date``: our clock may be wrong, and one that is an hour
+    slow would hold everybody for an hour.
+    """
     value = headers.get("Retry-After")
     if value is None:
         return None
@@ -112,10 +123,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
+            seconds = _unix(value) - _unix(headers["Date"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < 86_400 else None
+
+
+def _unix(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp()
 
 
 def _message(body: bytes) -> str:

@@ -18,11 +18,12 @@ import gevent
 import requests
 import urllib3
 
-from zbeam_daemon.causes import all_causes, is_loss, plain_cause
+from zbeam_daemon.causes import all_causes, is_loss, is_silence_of, plain_cause
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader, Steps
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING
+from zbeam_daemon.tls import client_context, is_silence, pending_error
 from zbeam_shared import __version__
 
 BATCH_BYTES = 256 * 1024
@@ -35,20 +36,27 @@ _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, Fr
 class ExchangeError(Exception):
     """An exchange with the upstream broke.
 
-    ``phase`` is one of ``retry``'s, ``lost`` tells a connection that the peer closed or reset
-    from one that is silent or talks nonsense; ``verify_code`` is OpenSSL's reason when the peer's
-    certificate could not be verified, which no retry mends, else None. The text names the cause
-    in plain words.
+    ``phase`` is one of ``retry``'s. ``lost`` tells a connection that the peer closed or reset
+    from others, ``silent`` one that the kernel gave up because nothing came. ``verify_code`` is
+    OpenSSL's reason when the peer's certificate could not be verified, which no retry mends, else
+    None. The text names the cause in plain words.
     """
 
     def __init__(
-        self, cause: str, *, phase: str, lost: bool, verify_code: int | None = None
+        self,
+        cause: str,
+        *,
+        phase: str,
+        lost: bool,
+        silent: bool = False,
+        verify_code: int | None = None,
     ) -> None:
         super().__init__(cause)
         self.cause = cause
         self.verify_code = verify_code
         self.phase = phase
         self.lost = lost
+        self.silent = silent
 
     @property
     def certificate(self) -> bool:
@@ -74,7 +82,7 @@ class Transport:
         """Load the CA file once, for all sessions to come."""
         context = None
         if settings.base_url.startswith("https:"):
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
+            context = client_context(str(settings.ca_file))
         proxy = settings.proxy
         return cls(
             base_url=settings.base_url.rstrip("/"),
@@ -108,6 +116,7 @@ class Session:
         self._templates: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._connection: Connection | None = None
         self._watch: Any = None
+        self.went_silent = False
 
     @classmethod
     def open(cls, transport: Transport, steps: Steps | None = None) -> Session:
@@ -160,10 +169,15 @@ class Session:
         """Tell whether an idle connection is still open, as far as this host knows.
 
         A non-blocking read: nothing to read means open; the end, an error, or data that nobody
-        asked for mean that it cannot be used. (A silent drop looks alive: see ``probe``.)
+        asked for mean that it cannot be used. (A silent drop looks alive, until the kernel's
+        keepalive has found out: ``went_silent`` then.)
         """
         sock = self.sock
         if sock is None:
+            return False
+        ended = pending_error(sock)
+        if ended:
+            self.went_silent = is_silence(ended)
             return False
         sock.settimeout(0.0)
         try:
@@ -229,7 +243,7 @@ class Session:
     def broke(self, error: Exception, phase: str) -> ExchangeError:
         """Turn what a library raised into an error of ours."""
         cause = self._transport.hidden(plain_cause(error))
-        return ExchangeError(cause, phase=phase, lost=is_loss(error))
+        return ExchangeError(cause, phase=phase, lost=is_loss(error), silent=is_silence_of(error))
 
     def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
         template = self._templates.get((method, path))

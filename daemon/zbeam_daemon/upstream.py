@@ -103,7 +103,7 @@ class Upstream:
         Returns then how many were (closed at once, left to finish first).
         """
         self.settings = self.sessions.settings = settings
-        self.sessions.pool.settings = settings.pool
+        self.sessions.pool.configure(settings.pool)
         self.gate.configure(
             total=settings.pool.max_sessions,
             queue=settings.limits.queue,
@@ -174,12 +174,16 @@ class Upstream:
             self.backoff.succeeded()
         elif status == 429 or error.code in _TROUBLE:
             asked_s = failure.retry_after_s if failure else None
-            self.backoff.failed(now, began=began, retry_after_s=asked_s)
+            # Refused beside others it is the gate's to deal with; refused alone, nobody gets in.
+            alone = status == 429 and self.gate.in_use <= 1
+            self.backoff.failed(now, began=began, retry_after_s=asked_s, for_all=alone)
         refused = status is not None and status < 500
         if error is None or refused or error.code == "content_filter":
             self.breaker.success()  # a refusal is an answer too
         elif error.code in _TROUBLE:
             self.breaker.failure(now, error.for_others, admitted=began)
+        else:
+            self.breaker.undecided(began)
 
     def raise_ceilings(self, now: float) -> None:
         """Let the learned limits recover after quiet time."""
@@ -307,10 +311,11 @@ class Upstream:
                     told = error.message
                     self.log.warning("balance.unknown", upstream=self.name, cause=told)
                 continue
-            told = ""
             self.balance = found if isinstance(found, dict) else None
-            if not suffices(self.balance):
-                self.log.warning("balance.exhausted", upstream=self.name)
+            exhausted = "" if suffices(self.balance) else "balance.exhausted"
+            if exhausted and exhausted != told:
+                self.log.warning(exhausted, upstream=self.name)
+            told = exhausted
 
     # ---- views of the API -------------------------------------------------------------------
 

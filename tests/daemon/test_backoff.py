@@ -42,6 +42,19 @@ def test_a_success_ends_it() -> None:
     assert backoff.pause(0.0) == 0.0
 
 
+def test_while_nothing_is_taken_at_all_nobody_tries_before_the_one_that_found_out() -> None:
+    holds = []
+    for seed in range(50):
+        backoff = Backoff(SETTINGS, seed=seed)
+        for n in range(1, 6):
+            backoff.failed(float(n), began=float(n), for_all=True)
+        holds.append(backoff.hold(5.0))
+    assert 0.0 < sum(holds) / len(holds) <= SETTINGS.base_s * 2**4
+    assert max(holds) <= SETTINGS.base_s * 2**4
+    backoff.failed(6.0, began=6.0, retry_after_s=3.0, for_all=True)
+    assert backoff.hold(6.0) >= 3.0
+
+
 def test_a_renewal_ends_it_and_what_began_before_it_counts_no_more() -> None:
     backoff = Backoff(SETTINGS)
     backoff.failed(100.0, began=99.0, retry_after_s=60.0)

@@ -47,7 +47,7 @@ def test_one_request_tries_while_the_others_are_refused() -> None:
     assert breaker.admit(110.0) is None
     assert breaker.state == "half_open"
     for _ in range(3):
-        assert breaker.admit(111.0) == Refusal("no connection", 9.0)
+        assert breaker.admit(111.0) == Refusal("no connection", 0.0)
     breaker.success()
     assert breaker.state == "closed"
     assert breaker.cause == ""
@@ -72,12 +72,13 @@ def test_a_late_failure_from_before_the_opening_does_not_end_the_try() -> None:
     assert breaker.state == "closed"
 
 
-def test_a_try_that_never_reports_does_not_keep_it_shut_for_ever() -> None:
+def test_however_long_a_try_takes_no_second_one_is_made_beside_it() -> None:
     breaker = opened(now=100.0)
-    assert breaker.admit(110.0) is None  # and then its client cancelled it
-    assert breaker.admit(119.9) is not None
-    assert breaker.admit(120.0) is None
-    assert breaker.admit(120.0) is not None
+    assert breaker.admit(110.0) is None
+    assert breaker.admit(700.0) is not None
+    breaker.undecided(110.0)  # its client cancelled it
+    assert breaker.admit(700.0) is None
+    assert breaker.admit(700.0) is not None
 
 
 def test_the_end_of_another_request_does_not_let_a_second_one_try() -> None:
@@ -139,6 +140,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.causes: list[str] = [""]
         self.opened_at = 0.0
         self.tried_at: float | None = None
+        self.trying = False
         self.renewed_at = 0.0
 
     @rule(seconds=st.sampled_from([0.0, 0.25, 0.75, 1.0, 9.0, 10.0, 100.0]))
@@ -155,15 +157,15 @@ class BreakerMachine(RuleBasedStateMachine):
             assert (refusal is None) is (self.now - self.opened_at >= cooldown)
             assert self.breaker.state == ("open" if refusal else "half_open")
         else:
-            assert self.tried_at is not None
-            assert (refusal is None) is (self.now - self.tried_at >= cooldown)
+            assert (refusal is None) is not self.trying
         if refusal is None:
             self.under_way.append(self.now)
             if before != "closed":
-                self.tried_at = self.now
+                self.tried_at, self.trying = self.now, True
         else:
             assert refusal.cause == self.causes[-1]
-            assert 0 < refusal.retry_in_s <= cooldown
+            assert 0 <= refusal.retry_in_s <= cooldown
+            assert bool(refusal.retry_in_s) is (before == "open")
 
     @rule()
     def renew(self) -> None:
@@ -171,15 +173,21 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker.renew(self.now)
         assert self.breaker.state == "closed"
         self.in_a_row = 0
+        self.trying = False
         self.renewed_at = self.now
 
     @precondition(lambda self: bool(getattr(self, "under_way", None)))
-    @rule(data=st.data(), outcome=st.sampled_from(["success", "failure", "silence"]))
+    @rule(data=st.data(), outcome=st.sampled_from(["success", "failure", "undecided"]))
     def report(self, data: st.DataObject, outcome: str) -> None:
         admitted = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
         before = self.breaker.state
-        if outcome == "success":
+        if outcome == "undecided":
+            self.breaker.undecided(admitted)
+            self.trying = self.trying and admitted != self.tried_at
+            assert self.breaker.state == before
+        elif outcome == "success":
             self.in_a_row = 0
+            self.trying = self.trying and before != "half_open"
             self.breaker.success()
             assert self.breaker.state == ("closed" if before == "half_open" else before)
         elif outcome == "failure" and admitted < self.renewed_at:
@@ -195,6 +203,7 @@ class BreakerMachine(RuleBasedStateMachine):
             )
             if trips:
                 self.opened_at = self.now
+                self.trying = False
             assert self.breaker.state == ("open" if trips else before)
 
     @invariant()

@@ -39,6 +39,12 @@ def test_a_number_that_shrinks_is_followed() -> None:
     assert ceiling.limit(1.3) == 5
 
 
+def test_a_number_that_we_did_not_reach_means_that_others_use_the_account_too() -> None:
+    ceiling = Ceiling(2500)
+    ceiling.refused(1.0, in_use=1000, limit=2500)
+    assert ceiling.limit(1.0) == 500
+
+
 def test_without_a_number_one_burst_of_refusals_halves_once() -> None:
     ceiling = Ceiling(2500)
     for n in range(40):
@@ -46,6 +52,24 @@ def test_without_a_number_one_burst_of_refusals_halves_once() -> None:
     assert ceiling.limit(10.5) == 50
     ceiling.refused(12.0, in_use=50, limit=None)
     assert ceiling.limit(12.0) == 25
+
+
+def test_a_burst_without_a_number_ends_with_as_many_as_were_not_refused() -> None:
+    ceiling = Ceiling(2500)
+    for in_use in range(400, 5, -1):  # the account takes five; each that was refused leaves
+        ceiling.refused(10.0 + (400 - in_use) / 500, in_use=in_use, limit=None)
+    assert ceiling.limit(11.0) == 5
+
+
+def test_a_small_limit_is_raised_by_ones_first() -> None:
+    ceiling = Ceiling(2500)
+    ceiling.refused(0.0, in_use=6, limit=5)
+    assert [ceiling.limit(QUIET_S + n * STEP_S) - 5 for n in (1, 2, 10, 11, 20)] == [
+        1, 2, 10, 12, 30,
+    ]  # fmt: skip
+    assert ceiling.limit(QUIET_S + 90 * STEP_S) == 2500
+    ceiling.refused(200.0, in_use=31, limit=30)
+    assert ceiling.limit(200.0 + QUIET_S + STEP_S) == 31
 
 
 def test_it_recovers_after_quiet_time_and_not_before() -> None:

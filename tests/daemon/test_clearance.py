@@ -95,7 +95,7 @@ def test_a_retry_after_beyond_the_deadline_says_who_asked_for_it() -> None:
     waits, error = upstream.ask(30.0)
     assert error is not None
     assert waits == []
-    assert "the API has asked everybody to wait" in error.message
+    assert "the API takes no requests now" in error.message
 
 
 def test_who_is_told_to_wait_while_waiting_gets_a_new_turn_after_that() -> None:

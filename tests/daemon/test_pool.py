@@ -380,10 +380,25 @@ def test_a_peer_that_goes_away_takes_only_an_idle_session_with_it() -> None:
     pool = made()
     busy, spare = leased(pool), leased(pool)
     pool.release(spare, 0.0)
-    assert pool.dead(busy, 1.0, "peer_closed") is None
+    assert pool.dead(busy, 1.0, silent=False) is None
     assert busy.state == "leased"
-    assert pool.dead(spare, 1.0, "peer_closed") == Closing(spare, "peer_closed")
-    assert pool.dead(spare, 1.0, "peer_closed") is None
+    assert pool.dead(spare, 1.0, silent=False) == Closing(spare, "peer_closed")
+    assert pool.dead(spare, 1.0, silent=False) is None
+
+
+def test_a_session_that_went_silent_teaches_nothing_about_the_servers_limit() -> None:
+    pool = made(learn_idle_limit=True)
+    spare = leased(pool)
+    pool.release(spare, 0.0)
+    assert pool.dead(spare, 41.0, silent=True) == Closing(spare, "went_silent")
+    assert pool.idle_limit.learned_s is None
+
+
+def test_a_number_changed_to_learn_by_a_reload_holds_at_once() -> None:
+    pool = made(learn_idle_limit=False, idle_limit_s=2000.0)
+    assert pool.idle_limit_s == 2000.0
+    pool.configure(replace(pool.settings, learn_idle_limit=True, idle_limit_s=55.0))
+    assert pool.idle_limit_s == 55.0
 
 
 def test_a_sweep_retires_what_is_too_old_and_leaves_the_rest() -> None:
@@ -586,7 +601,7 @@ class PoolMachine(RuleBasedStateMachine):
     def peer_goes_away(self, data: st.DataObject) -> None:
         session = data.draw(st.sampled_from(self.stack))
         sightings = self.pool.idle_limit.sightings
-        assert self.gone(self.pool.dead(session, self.now, "peer_closed"))
+        assert self.gone(self.pool.dead(session, self.now, silent=False))
         assert self.pool.idle_limit.sightings == sightings + 1
 
     @rule()
@@ -718,7 +733,7 @@ def test_what_is_learned_is_the_time_without_use_not_the_age() -> None:
     (session,) = idle(pool, 1, 0.0)
     pool.lease(session)
     pool.release(session, 100.0)
-    pool.dead(session, 107.0, "peer_closed")
+    pool.dead(session, 107.0, silent=False)
     assert pool.idle_limit.learned_s == 7.0
 
 
@@ -731,7 +746,7 @@ def test_the_longest_idle_session_is_left_to_the_server_while_its_limit_is_unkno
     pool.probed(second, 7.0, alive=True)
     assert pool.begin_probe(11.0) is None, "the sentinel is not probed"
     assert pool.sweep(60.0) == [Closing(second, "idle_limit")], "nor retired"
-    assert pool.dead(first, 61.0, "peer_closed") == Closing(first, "peer_closed")
+    assert pool.dead(first, 61.0, silent=False) == Closing(first, "peer_closed")
     assert (pool.idle_limit.learned_s, pool.idle_limit_s) == (61.0, 61.0 * 0.8)
 
 
