@@ -2,11 +2,13 @@
 
 The documented limit is a ceiling; what holds is less when the balance is low, can change within
 seconds, and is told only in the text of a 429 (deepseek-api.md, "Limits"). So: a number in the
-text is believed at once, if we held more than that. Without one, half of what was in use when it came; and each further
-refusal of the same burst says that what is in use without it is still enough, so that a burst ends
-with as many as were not refused. Afterwards the limit is raised again, up to what is configured:
-the balance may have been topped up. It is raised a little at a time while nothing is refused, at
-first by one: each raise that goes too far costs as many refusals as it went.
+text is believed at once. Without one, or with one that we did not reach (others use the rest of
+the account), it is half of what was in use; and each further refusal of the same burst says that
+what is in use without it is still enough, so that a burst ends with as many as were not refused.
+
+Afterwards the limit is raised again, up to what is configured: the balance may have been topped
+up. It is raised a little at a time while nothing is refused, at first by one: a raise that goes
+too far costs as many refusals.
 """
 
 from __future__ import annotations
@@ -46,12 +48,13 @@ class Ceiling:
         """Note a 429: ``limit`` is the number in its text, ``in_use`` what we held then."""
         self.refusals += 1
         cut_lately = now - self._refused_at < ONE_EVENT_S and self._limit < self.configured
-        if limit is not None and limit < in_use:  # else others use the rest of the account
+        if limit is not None and (limit < in_use or limit < self._limit):
             self._limit = min(limit, self.configured)
         elif not cut_lately:
             self._limit = max(1, min(self._limit, in_use) // 2)
         else:
-            self._limit = max(1, min(self._limit, in_use - 1))
+            if limit != self._limit:  # which says what is known
+                self._limit = max(1, min(self._limit, in_use - 1))
             return  # and the time stays that of the cut, or a stream of late ones would prolong it
         self._refused_at = now
         self._raised_at = now + QUIET_S

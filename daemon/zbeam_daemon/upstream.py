@@ -133,7 +133,11 @@ class Upstream:
         sessions = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         gate = self.gate
         text = f"sessions: {sessions or 'none'}; {gate.in_use} running, {gate.queued} queued"
-        return f"{text}; last failure: {self.breaker.cause}" if self.breaker.cause else text
+        cause = self.breaker.cause
+        last = self.counters.last_error
+        if not cause and last is not None and self.backoff.in_a_row:  # refusals, say
+            cause = last.message
+        return f"{text}; last failure: {cause}" if cause else text
 
     def _guard(self) -> None:
         refusal = self.breaker.refusal(time.monotonic())

@@ -32,6 +32,13 @@ def test_a_number_holds_at_once_and_is_not_multiplied_by_late_refusals() -> None
     assert ceiling.limit(10.6) == 25
 
 
+def test_late_refusals_with_the_number_that_is_known_change_nothing() -> None:
+    ceiling = Ceiling(2500)
+    for in_use in (30, 29, 5, 3, 1):
+        ceiling.refused(10.0 + 1 / in_use / 2, in_use=in_use, limit=5)
+    assert ceiling.limit(10.6) == 5
+
+
 def test_a_number_that_shrinks_is_followed() -> None:
     ceiling = Ceiling(500)
     ceiling.refused(1.0, in_use=8, limit=7)

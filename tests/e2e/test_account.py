@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from http.server import BaseHTTPRequestHandler
 
 from support.daemon import Daemon, Peer, Start
+from support.scripted import Scripted, answer_with
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_shared import messages as m
@@ -39,9 +42,9 @@ def test_the_accounts_real_limit_is_learned_and_then_never_exceeded(
     start: Start, standin: Standin
 ) -> None:
     standin.set_scenario(NARROW)
-    daemon = start(warm=0, extra="[upstream.deepseek.retry]\nattempts = 20\nbase_s = 0.05")
+    daemon = start(warm=0)
     peer = daemon.peer()
-    served(peer, 30)
+    served(peer, 30)  # none spends all its tries on refusals
     learned = refusals(standin)
     assert 0 < learned <= 30, "the first burst finds the limit"
     assert flash(daemon)["limit"] == LIMIT
@@ -49,6 +52,50 @@ def test_the_accounts_real_limit_is_learned_and_then_never_exceeded(
     assert refusals(standin) == learned, "afterwards not one request is wasted on a refusal"
     assert flash(daemon)["in_use"] == 0
     assert standin.counts()["max_in_flight"]["flash"] == LIMIT
+
+
+def test_a_burst_of_refusals_without_a_number_fails_nobody(start: Start) -> None:
+    running, lock = set[object](), threading.Lock()
+
+    def only_five_at_once(request: BaseHTTPRequestHandler) -> None:
+        with lock:
+            full = len(running) >= LIMIT
+            if not full:
+                running.add(request)
+        if full:
+            body = b'{"error": {"message": "Too many requests.", "type": "rate_limit_error"}}'
+            request.send_response(429)
+            request.send_header("Content-Length", str(len(body)))
+            request.end_headers()
+            request.wfile.write(body)
+            return
+        try:
+            time.sleep(0.2)  # a generation takes its time
+            answer_with(["fine"])(request)
+        finally:
+            running.discard(request)
+
+    with Scripted(only_five_at_once) as api:
+        daemon = start(base_url=api.url, warm=0)
+        served(daemon.peer(), 60)
+        posts = len(api.received)
+    assert posts <= 2 * 60, "a refused request steps back until there is room"
+
+
+def test_while_the_api_takes_nothing_not_everybody_finds_out_alone(
+    start: Start, standin: Standin
+) -> None:
+    callers = 400
+    standin.set_scenario("[defaults]\nstatus = 429\n")
+    daemon = start(warm=0)
+    peer = daemon.peer()
+    for n in range(callers):
+        peer.generate(request_id=b"%d" % n, deadline_s=6.0)
+    for answer in peer.outcomes(callers).values():
+        assert isinstance(answer, m.Error)
+        assert answer.code in ("rate_limited", "deadline_exceeded")
+        assert "429" in answer.message or "takes no requests" in answer.message
+    assert standin.counts()["requests"]["/chat/completions"] < callers * 3 // 4
 
 
 def test_a_request_that_waits_to_be_tried_again_does_not_hold_a_slot(

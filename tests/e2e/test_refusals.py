@@ -425,7 +425,9 @@ def test_the_breaker_answers_at_once_with_the_cause_and_closes_again(
 def test_the_breakers_try_lets_others_in_when_it_begins_to_answer_or_is_cancelled(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario("[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[[rule]]\nwait_s = 60\n")
+    standin.set_scenario(
+        "[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[[rule]]\nfirst_byte_delay_s = 60\n"
+    )
     patient = BREAKER.replace("cooldown_s = 1", "cooldown_s = 4")
     daemon = start(warm=0, extra=ONCE + patient)
     for _ in range(3):
@@ -463,7 +465,7 @@ def test_those_who_wait_to_connect_do_not_each_learn_that_nothing_connects(
 
 
 def test_while_the_breaker_tries_only_one_request_does(start: Start, standin: Standin) -> None:
-    standin.set_scenario("[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[defaults]\nwait_s = 0.5\n")
+    standin.set_scenario("[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[defaults]\nfirst_byte_delay_s = 0.5\n")
     daemon = start(warm=0, extra=ONCE + BREAKER)
     for _ in range(3):
         assert refusal(daemon).code == "upstream_unavailable"

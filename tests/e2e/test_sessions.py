@@ -57,9 +57,28 @@ def test_requests_that_come_while_the_warm_sessions_connect_wait_for_them(start:
     for n in range(3):  # at once: the socket has only just begun to listen
         peer.generate(request_id=b"%d" % n)
     outcomes = [last.outcome for last in peer.outcomes(3).values()]
-    reused = [outcome.session.reused for outcome in outcomes if outcome and outcome.session]
-    assert sorted(reused) == [False, True, True]
-    assert daemon.ask(m.Stats())["hits"] == 2
+    # Opened for them or while they waited: none was open before.
+    assert [o.session.reused for o in outcomes if o and o.session] == [False, False, False]
+    stats = daemon.ask(m.Stats())
+    assert (stats["hits"], stats["opened"]) == (0, 3)
+
+
+def test_a_fresh_session_that_is_lost_is_not_tried_again_also_if_it_was_being_warmed(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(
+        "[[rule]]\nnth = 1\naccept_stall = 2.0\n"
+        "[[rule]]\npath = '/chat/completions'\ncut_after_bytes = 0\n"
+    )
+    daemon = start(warm=1)
+    wait_until(lambda: daemon.ask(m.Stats())["sessions"]["connecting"] == 1)
+    peer = daemon.peer()
+    peer.generate()
+    error = peer.error()
+    assert (error.code, error.outcome and len(error.outcome.attempts)) == (
+        "upstream_unavailable", 1,
+    )  # fmt: skip
+    assert standin.counts()["requests"]["/chat/completions"] == 1
 
 
 def test_a_request_whose_warm_session_could_not_be_opened_opens_its_own(
