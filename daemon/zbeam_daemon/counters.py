@@ -5,7 +5,7 @@ Views and metrics read this; nothing is counted a second time for either of them
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from zbeam_daemon.lately import Lately
@@ -20,6 +20,22 @@ MAX_FAMILIES = 100
 _PRIVATE = ("invalid_parameters", "content_filter", "breaker_open", "deadline_exceeded")
 """Not remembered as the last error: what a refusal of one caller's request says may quote that
 request, and the others of these are not said by the upstream."""
+RECENT = 20
+"""Requests whose ends are remembered one by one."""
+_TELLING = (
+    "auth_failed",
+    "insufficient_balance",
+    "rate_limited",
+    "invalid_parameters",
+    "upstream_unavailable",
+    "stalled",
+    "truncated",
+    "bad_response",
+    "deadline_exceeded",
+    "internal",
+)
+"""Failures that the next request may meet too; the others are one caller's own, or the breaker's,
+which tells of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +61,16 @@ class Counters:
         self.ended = Lately(now)
         self.tokens = Lately(now)
         self.last_error: Trouble | None = None
+        self.recent: deque[Trouble | None] = deque(maxlen=RECENT)  # the last ends; None: it worked
 
     def end(self, now: float, outcome: Outcome, error: ZbeamError | None) -> None:
         """Count a request that has ended. How long a failed one took in all tells nothing."""
         self.outcomes[error.code if error else "ok"] += 1
         self.ended.add(now)
+        if error is None:
+            self.recent.append(None)
+        elif error.code in _TELLING:
+            self.recent.append(Trouble(now, error.code, error.for_others, error.http_status))
         if outcome.usage is not None:
             self.tokens.add(now, outcome.usage.total_tokens)
         for phase, latency in self.latencies.items():

@@ -82,7 +82,8 @@ def _alone(settings: UpstreamSettings) -> list[Check]:
 
 
 def _upstream(config: Config, upstream: Upstream) -> list[Check]:
-    walk = Direct(upstream.settings, upstream.sessions.transport)
+    worked = None in upstream.counters.recent
+    walk = Direct(upstream.settings, upstream.sessions.transport, worked=worked)
     found = [local_checks.key(config, upstream.name), *walk.run()]
     cause = cause_of(found)
     works = cause is None or cause.status != "fail" or cause.name in ("model", "balance")
@@ -90,14 +91,23 @@ def _upstream(config: Config, upstream: Upstream) -> list[Check]:
     ceilings = upstream.ceilings.items()
     refusal = upstream.breaker.refusal(now)
     pool = upstream.sessions.pool
+    gate, limits = upstream.gate, upstream.settings.limits
     found += [
         findings.limits({f: (c.limit(now), c.configured, c.refusals) for f, c in ceilings}),
+        findings.queue(
+            gate.snapshot(),
+            limits.family_of(upstream.settings.generation.model)[0],
+            total=gate.total,
+            room=gate.queue,
+            rate_wait_s=max(upstream.requests_rate.wait(now, 1.0), upstream.tokens_rate.wait(now)),
+        ),
         findings.errors(
             upstream.breaker.state,
             upstream.breaker.cause if upstream.breaker.failing else "",
             None if refusal is None else refusal.retry_in_s,
             upstream.backoff.hold(now),
         ),
+        findings.requests(upstream.counters.recent, now),
         through_pool(upstream, walk.ms)
         if works
         else findings.skipped(["pool"], "the direct call failed")[0],

@@ -30,6 +30,8 @@ RESOLVE_S = 5.0
 CONNECT_S = 10.0
 ANSWER_S = 8.0
 BODY_LIMIT = 4 * 1024 * 1024
+_OF_AN_API = (401, 402, 403, 429)
+"""Refusals of ``GET /models`` by which an API shows that it is one."""
 
 
 class _Stop(Exception):
@@ -39,13 +41,17 @@ class _Stop(Exception):
 class Direct:
     """One walk along the way; ``run`` returns the checks.
 
+    ``worked``: a request that went there has worked, whatever ``GET /models`` is answered.
     ``ms`` is how long connecting and the answer to ``GET /models`` took together, None if there
     was none. Raises nothing; every wait is bounded, in seconds, by the constants above.
     """
 
-    def __init__(self, settings: UpstreamSettings, transport: Transport) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, transport: Transport, *, worked: bool = False
+    ) -> None:
         self._settings = settings
         self._transport = transport
+        self._worked = worked
         self._url = urlsplit(settings.base_url)
         self._target = urlsplit(settings.proxy) if settings.proxy else self._url
         self._session: Session | None = None
@@ -190,6 +196,14 @@ class Direct:
         if said is not None and (300 <= status < 400 or status >= 500):
             fix = "the API itself fails: wait, and look at its status page"
             self._fail("http", said.message, fix if status >= 500 else said.hint, began)
+        if 400 <= status < 500 and status not in _OF_AN_API and not self._worked:
+            self._fail(
+                "http",
+                f"GET /models: there is no API of this kind at {page} (it answers {status})",
+                "wrong base_url: it is the API's address with the path that its documentation "
+                "names, without /models or /chat/completions",
+                began,
+            )
         self._pass("http", f"GET /models is answered ({status})", began)
         assert self.ms is not None
         self.ms += (time.monotonic() - began) * 1000

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zbeam_daemon.config.target import RETIRED
+from zbeam_daemon.counters import Trouble
 from zbeam_shared.balance import suffices
 from zbeam_shared.checks import Check
 
@@ -20,6 +21,21 @@ SKEW_S = 60.0
 """A clock that is off by more is worth a warning: certificates and peak prices go by it."""
 SHORT_IDLE_S = 5.0
 """Sessions that live no longer than this are hardly ever warm."""
+RECENT_S = 600.0
+"""For so long after a request the account is taken to be as it was then."""
+RATE_WAIT_S = 5.0
+"""A wait by the configured rates that is longer is worth a warning."""
+
+_FIXES = {
+    "auth_failed": "the API lists its models for this key and does not generate for it: what it "
+    "said tells why; a key that may, then zbeam-client reload",
+    "insufficient_balance": "top up the account",
+    "rate_limited": "see the checks of limits and queue, and zbeam-client status",
+    "invalid_parameters": "each caller was told the reason; whether the configured parameters "
+    "are taken is shown by: zbeam-client doctor --probe",
+}
+"""What to do about requests that failed, by code."""
+_OF_THE_ACCOUNT = ("auth_failed", "insufficient_balance")
 
 NEEDS = {
     "resolve": "the name does not resolve",
@@ -149,8 +165,86 @@ def limits(learned: Mapping[str, tuple[int, int, int]]) -> Check:
     )
 
 
+def queue(
+    families: Mapping[str, Mapping[str, int]],
+    family: str,
+    *,
+    total: int,
+    room: int,
+    rate_wait_s: float,
+) -> Check:
+    """Judge the slots and who waits for one.
+
+    ``families`` has in_use, limit and queued of each, ``family`` is the configured model's;
+    ``total`` bounds all of them together, ``room`` is how many may wait, ``rate_wait_s`` how long
+    the configured rates make the next request wait.
+    """
+    in_use = sum(one["in_use"] for one in families.values())
+    queued = sum(one["queued"] for one in families.values())
+    taken = [f"{n} {f['in_use']} of {f['limit']}" for n, f in families.items() if _is_full(f)]
+    if in_use >= total:
+        taken = [f"{in_use} of {total} sessions (pool.max_sessions)"]
+    slots = f"in use: {', '.join(taken) or in_use}"
+    wanted = families.get(family)
+    shut = in_use >= total or (wanted is not None and (_is_full(wanted) or wanted["queued"] > 0))
+    if shut and queued >= room:
+        return Check(
+            name="queue",
+            status="fail",
+            detail=f"requests are refused: no slot is free ({slots}), and the queue is "
+            f"full ({queued} wait, limits.queue is {room})",
+            fix="wait until one ends; raise limits.queue to let more wait, limits.concurrency or "
+            "pool.max_sessions to let more run, within what the account may",
+        )
+    if queued:
+        return Check(
+            name="queue",
+            status="warn",
+            detail=f"requests wait for a slot: {queued}; {slots}",
+            fix="each gets one when another request ends; limits.concurrency and "
+            "pool.max_sessions say how many there are",
+        )
+    if rate_wait_s > RATE_WAIT_S:
+        return Check(
+            name="queue",
+            status="warn",
+            detail=f"the next request waits {rate_wait_s:.0f} s by the configured rates",
+            fix="raise limits.requests_per_minute or limits.tokens_per_minute, if the account may",
+        )
+    return Check(name="queue", status="pass", detail=f"nobody waits; {in_use} running")
+
+
+def _is_full(family: Mapping[str, int]) -> bool:
+    return family["in_use"] >= family["limit"]
+
+
+def requests(recent: Sequence[Trouble | None], now: float) -> Check:
+    """Judge how the last requests ended, the newest last (None: it worked).
+
+    What an account lacks it lacks for everybody; other failures may be one caller's own.
+    """
+    failed = [one for one in recent if one is not None]
+    if not failed:
+        detail = f"the last {len(recent)} worked" if recent else "none has ended yet"
+        return Check(name="requests", status="pass", detail=detail)
+    last = failed[-1]
+    age_s = now - last.at
+    which = f"{len(failed)} of the last {len(recent)}" if len(recent) > 1 else "the last one"
+    detail = f"{which} failed, {age_s:.0f} s ago with {last.code}: {last.message}"
+    many = 2 * len(failed) >= len(recent) and age_s <= RECENT_S
+    if recent[-1] is None and not many:
+        return Check(name="requests", status="pass", detail=detail)
+    everybody = recent[-1] is last and last.code in _OF_THE_ACCOUNT and age_s <= RECENT_S
+    return Check(
+        name="requests",
+        status="fail" if everybody else "warn",
+        detail=detail,
+        fix=_FIXES.get(last.code, "see whether it comes back: zbeam-client status, and the log"),
+    )
+
+
 def errors(state: str, cause: str, retry_in_s: float | None, hold_s: float) -> Check:
-    """Judge what happened lately.
+    """Judge the breaker and the back-off.
 
     ``state`` is the breaker's, ``cause`` the last failure ("" if a success came after it),
     ``hold_s`` how long everybody has to wait.

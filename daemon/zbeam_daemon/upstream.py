@@ -102,6 +102,8 @@ class Upstream:
 
         Returns then how many were (closed at once, left to finish first).
         """
+        if transport is not None or settings.generation != self.settings.generation:
+            self.counters.recent.clear()  # what failed may have failed by what is no more
         self.settings = self.sessions.settings = settings
         self.sessions.pool.configure(settings.pool)
         self.gate.configure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zbeam_daemon.counters import MAX_FAMILIES, Counters
+from zbeam_daemon.counters import MAX_FAMILIES, RECENT, Counters
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome, Timings, Usage
 
@@ -20,6 +20,22 @@ def test_an_end_is_counted_by_its_code_with_its_times_and_tokens() -> None:
     assert counters.latencies["total"].percentile(50) == 2.0, "seconds; of those that succeeded"
     assert counters.ended.per_s(2.0) == 1.0
     assert counters.tokens.per_s(2.0) == 60.0
+
+
+def test_the_last_ends_are_remembered_but_for_what_is_one_callers_own() -> None:
+    counters = Counters(0.0)
+    refused = ZbeamError("invalid_parameters", "it quotes: my prompt", http_status=400)
+    refused.public = "the API answered 400"
+    ends = [None, ZbeamError("cancelled", "x"), refused, ZbeamError("content_filter", "x")]
+    for now, error in enumerate(ends):
+        counters.end(float(now), Outcome(), error)
+    worked, failed = counters.recent
+    assert worked is None
+    assert failed is not None
+    assert (failed.at, failed.code, failed.message) == (2.0, refused.code, refused.public)
+    for _ in range(2 * RECENT):
+        counters.end(9.0, Outcome(), None)
+    assert len(counters.recent) == RECENT
 
 
 def test_callers_cannot_fill_memory_with_names_of_families() -> None:

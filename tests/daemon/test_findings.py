@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from zbeam_daemon import findings
+from zbeam_daemon.counters import Trouble
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -116,6 +117,66 @@ def test_recent_errors(
     if state == "open":
         when = "next try is due" if retry_in_s is None else f"next try in {retry_in_s} s"
         assert f"requests are refused ({when}): {cause}" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("recent", "status"),
+    [
+        ("", "pass"),
+        ("..", "pass"),
+        ("x.", "warn"),  # half of them
+        ("x..", "pass"),
+        ("..x", "warn"),
+        ("..b", "fail"),  # what the account lacks, it lacks for everybody
+        ("b..", "pass"),
+        ("..B", "warn"),  # long ago: it may have been topped up
+        ("XX.", "pass"),
+        ("..X", "warn"),  # nothing has worked since
+    ],
+)
+def test_the_last_requests(recent: str, status: str) -> None:
+    """``.`` worked; b: no balance, x: another failure; in capitals: an hour ago."""
+    now = 10_000.0
+    ends = [
+        None
+        if one == "."
+        else Trouble(
+            now - (3600.0 if one.isupper() else 4.0),
+            "insufficient_balance" if one in "bB" else "stalled",
+            "said",
+        )
+        for one in recent
+    ]
+    check = findings.requests(ends, now)
+    assert check.status == status
+    assert bool(check.fix) is (status != "pass")
+    failed = len(recent.replace(".", ""))
+    if failed and len(recent) > 1:
+        assert f"{failed} of the last {len(recent)} failed" in check.detail
+
+
+FULL = {"in_use": 1, "limit": 1}
+
+
+@pytest.mark.parametrize(
+    ("families", "total", "room", "rate_wait_s", "status"),
+    [
+        ({}, 10, 0, 0.0, "pass"),
+        ({"flash": FULL | {"queued": 0}}, 10, 5, 0.0, "pass"),
+        ({"flash": FULL | {"queued": 1}}, 10, 5, 0.0, "warn"),
+        ({"flash": FULL | {"queued": 5}}, 10, 5, 0.0, "fail"),
+        ({"flash": FULL | {"queued": 0}}, 10, 0, 0.0, "fail"),
+        ({"other": FULL | {"queued": 0}}, 10, 0, 0.0, "pass"),  # not the configured model's
+        ({"other": FULL | {"queued": 0}}, 1, 0, 0.0, "fail"),
+        ({}, 10, 5, 60.0, "warn"),
+    ],
+)
+def test_the_queue(
+    families: dict[str, Any], total: int, room: int, rate_wait_s: float, status: str
+) -> None:
+    check = findings.queue(families, "flash", total=total, room=room, rate_wait_s=rate_wait_s)
+    assert check.status == status
+    assert bool(check.fix) is (status != "pass")
 
 
 def test_an_idle_limit_that_leaves_nothing_warm() -> None:

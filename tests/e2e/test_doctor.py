@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
 from support.bad_tls import DAY, Handshaker, expired
 from support.daemon import Daemon, Start
+from support.doctor import Report, free_port
 from support.proxy import Proxy
 from support.scripted import Scripted, reply
 from support.standin import ANY_KEY, Standin
@@ -29,51 +29,9 @@ from support.waiting import wait_until
 from zbeam_shared import __version__
 from zbeam_shared import messages as m
 
-DOCUMENTED = (Path(__file__).parents[2] / "docs/doctor.md").read_text(encoding="utf-8")
 QUICK = "connect_s = 0.4"
 MODELS = json.dumps({"object": "list", "data": [{"id": "deepseek-flash"}]}).encode()
 BALANCE = b'{"is_available": true, "balance_infos": [{"total_balance": "5", "currency": "USD"}]}'
-
-
-class Report:
-    """What ``doctor --json`` found."""
-
-    def __init__(self, daemon: Daemon, *arguments: str, **environ: str) -> None:
-        daemon.environ.update(environ)
-        done = daemon.client("doctor", "--json", *arguments, timeout=50)
-        assert done.stdout, done.stderr
-        self.found: dict[str, Any] = json.loads(done.stdout)
-        self.status = done.returncode
-        self.cause = self.found["cause"]
-        self.checks = {check["name"]: check for check in self.found["checks"]}
-        assert all(f"`{name}`" in DOCUMENTED for name in self.checks), list(self.checks)
-        assert self.found["ok"] is (done.returncode == 0)
-        for check in self.found["checks"]:
-            assert set(check) == {"name", "status", "detail", "fix", "ms", "upstream"}
-            assert bool(check["fix"]) is (check["status"] in ("fail", "warn")), check
-
-    def statuses(self) -> dict[str, str]:
-        return {name: check["status"] for name, check in self.checks.items()}
-
-    def failed(self) -> list[str]:
-        return [name for name, status in self.statuses().items() if status == "fail"]
-
-    def warned(self) -> list[str]:
-        return [name for name, status in self.statuses().items() if status == "warn"]
-
-    def names(self, cause: str, *words: str, status: int = 1, alone: bool = True) -> None:
-        """The cause is this one, and its text and fix say so; nothing else failed."""
-        assert (self.cause, self.status) == (cause, status), self.found
-        check = self.checks[cause.rpartition(": ")[2]]
-        for word in words:
-            assert word in f"{check['detail']} {check['fix']}", check
-        assert not alone or self.failed() == [check["name"]], self.failed()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 # ---- nothing is wrong -------------------------------------------------------------------------

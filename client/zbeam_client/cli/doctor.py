@@ -27,14 +27,13 @@ if TYPE_CHECKING:
 CHECK_S = 60.0
 """How long ``zbeamd check`` may take: its own bounds are shorter."""
 PROBE_S = 60.0
-PROBE_TOKENS = 8
 COLOURS = {"pass": "32", "warn": "33", "fail": "1;31", "skip": "2"}
 
 
 @with_common
 @click.command()
 @click.option(
-    "--probe", is_flag=True, help="Generate a few tokens too, twice an upstream; they are billed."
+    "--probe", is_flag=True, help="Generate a word too, twice an upstream; that is billed."
 )
 @click.pass_obj
 def doctor(settings: Settings, *, probe: bool) -> int:
@@ -147,26 +146,38 @@ def _without_daemon(around: Surroundings, settings: Settings) -> list[Check]:
 
 
 def _with_probes(client: Client, found: list[Check]) -> list[Check]:
-    """Add two small generations for each upstream, after its other checks."""
+    """Add two small generations for each upstream, after its other checks.
+
+    They are made also where requests have failed: what is wrong with those may be mended by now.
+    """
     names = list(dict.fromkeys(check.upstream for check in found if check.upstream))
-    output.warn(
-        f"--probe: generations, each up to {PROBE_TOKENS} tokens, are billed: {2 * len(names)}"
-    )
+    output.warn(f"--probe: generations, each of one word, are billed: {2 * len(names)}")
     result = [check for check in found if not check.upstream]
     for name in names:
         checks = [check for check in found if check.upstream == name]
-        failed = any(check.status == "fail" for check in checks)
+        failed = any(check.status == "fail" and check.name != "requests" for check in checks)
         for kind, fresh in (("probe direct", True), ("probe pool", False)):
             if failed:
                 checks.append(_skipped(kind, "a check before it failed").replace(upstream=name))
             else:
                 checks.append(_probe(client, name, kind, fresh=fresh))
+        if all(check.status == "pass" for check in checks[-2:]):
+            checks = [_outdated(check) if check.name == "requests" else check for check in checks]
         result += checks
     return result
 
 
+def _outdated(requests: Check) -> Check:
+    """Return what became of former requests in the light of two that work."""
+    if requests.status != "fail":
+        return requests
+    return requests.replace(status="warn", detail=f"{requests.detail}; those of --probe work")
+
+
 def _probe(client: Client, upstream: str, kind: str, *, fresh: bool) -> Check:
-    request = GenerationRequest(prompt="Say: ok", max_tokens=PROBE_TOKENS, upstream=upstream)
+    # All parameters are the configured ones, max_tokens too: the API judges them as they are. That
+    # the answer is short is for the prompt to see to.
+    request = GenerationRequest(prompt="Repeat exactly: ok", upstream=upstream)
     began = time.monotonic()
     try:
         answer = client.generate(request, timeout_s=client.timeout_s or PROBE_S, fresh=fresh)
@@ -175,7 +186,7 @@ def _probe(client: Client, upstream: str, kind: str, *, fresh: bool) -> Check:
             name=kind,
             status="fail",
             detail=f"{error.code}: {error.message}",
-            fix=error.hint,
+            fix=error.hint or f"correct it in upstream.{upstream}.generation: it is sent as it is",
             ms=_since(began),
             upstream=upstream,
         )
