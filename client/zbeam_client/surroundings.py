@@ -90,6 +90,25 @@ class Surroundings:
         what = nobody.message.removeprefix("no daemon: ")
         self._add("daemon", "fail", f"none: {what}", fix)
 
+    def expect_unit(self, config_path: str) -> None:
+        """Take it that systemd's unit runs the daemon, whose absence was found.
+
+        Its configuration can be read by nobody else, so that ``zbeamd run`` is no way out.
+        """
+        check = self.checks.pop()
+        home = os.path.expanduser("~/")  # noqa: PTH111  see zbeam_shared/paths.py
+        user = "--user " if home != "/" and config_path.startswith(home) else ""
+        detail = check.detail
+        if not self.given and not user:
+            detail = f"none: nobody listens at {paths.SYSTEM_SOCKET}"
+        sudo = "" if user else "sudo "
+        fix = (
+            f"{sudo}systemctl {user}start zbeamd.socket; where that fails, journalctl {user}-u "
+            f"zbeamd says why, and {sudo}systemctl {user}reset-failed zbeamd.service lets it be "
+            "started again"
+        )
+        self._add(check.name, check.status, detail, fix)
+
     def _others(self, endpoint: str | None) -> list[str]:
         """Return the usual places, other than this one, at which somebody listens."""
         found = []

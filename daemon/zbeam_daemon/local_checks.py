@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zbeam_daemon import findings
+from zbeam_daemon.config.keys import CREDENTIALS
 from zbeam_daemon.config.load import Config, ConfigInvalid
 from zbeam_daemon.config.validate import Problem
 from zbeam_shared.checks import Check
@@ -57,9 +58,14 @@ def configuration(config: Config, last_reload: Mapping[str, Any] | None = None) 
 
 
 def refused(error: ConfigInvalid) -> list[Check]:
-    """Turn a configuration that does not load into checks: what is wrong with keys stands apart."""
-    keys = [p for p in error.problems if p.key.rpartition(".")[2] in _KEY_SOURCES]
-    others = [p for p in error.problems if p not in keys]
+    """Turn a configuration that does not load into checks: what is wrong with keys stands apart.
+
+    What only systemd's unit has is not there outside of it, whether all is well or not.
+    """
+    units = [p for p in error.problems if p.message.startswith(f"{CREDENTIALS} is not set")]
+    known = [p for p in error.problems if p not in units]
+    keys = [p for p in known if p.key.rpartition(".")[2] in _KEY_SOURCES]
+    others = [p for p in known if p not in keys]
     name = str(error.path) if error.path is not None else "no file"
     checks: list[Check] = []
     if others:
@@ -68,6 +74,9 @@ def refused(error: ConfigInvalid) -> list[Check]:
         checks.append(Check(name="configuration", status="fail", detail=detail, fix=fix))
     else:
         checks.append(Check(name="configuration", status="pass", detail=f"{name}: all but the key"))
+    if units:
+        what = f"only systemd's unit can read {', '.join(p.key for p in units)} (${CREDENTIALS})"
+        checks += findings.skipped(["credentials"], what)
     checks += [
         Check(
             name="key",
