@@ -5,6 +5,7 @@ They are made before the daemon is asked for its own, and explain why it cannot 
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import os
 import pwd
@@ -85,6 +86,15 @@ class Surroundings:
         elif self.given:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
         fix = nobody.hint or endpoints.START_HINT
+        path = paths.socket_path(self.given or paths.user_endpoint(self._environ, os.getuid()))
+        hidden = None if os.path.lexists(path) else _holder(path)
+        if hidden is not None:
+            pid, state = hidden
+            detail = f"none: process {pid} lives{state}, but its socket {path} is gone"
+            wake = f"kill -CONT {pid}, then " if state else ""
+            fix = f"{wake}kill {pid}, unless it ends by itself when its requests are done; {fix}"
+            self._add("daemon", "fail", detail, fix)
+            return
         if not self.given:
             fix += ", or let zbeam-client generate start one"
         what = nobody.message.removeprefix("no daemon: ")
@@ -273,16 +283,34 @@ def _same_key(key: str, masked: str) -> bool:
 
 def _process(socket: str) -> tuple[str, str]:
     """Say what the process that holds a socket is doing, and how to make it go on."""
+    holder = _holder(socket)
+    if holder is None:
+        return "", ""
+    pid, state = holder
+    if state:
+        return f"; its process {pid} is stopped", f"kill -CONT {pid}"
+    return f"; its process {pid} lives", f"see its log, then restart it (kill -9 {pid})"
+
+
+def _holder(socket: str) -> tuple[int, str] | None:
+    """Return the process that holds a socket's lock, and " (stopped)" if it is; None if none does.
+
+    The id in the file of a daemon that has ended may be anybody's by now: only who holds the
+    lock is a daemon. Looking takes it for a moment, which a daemon that starts waits for.
+    """
     try:
         with open(f"{socket}.lock", encoding="ascii") as file:  # noqa: PTH123
-            pid = int(file.read(32))
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = int(file.read(32))
+            else:
+                return None
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             state = file.read().rpartition(")")[2].split()[0]
     except (OSError, ValueError, IndexError):
-        return "", ""
-    if state in "tT":
-        return f"; its process {pid} is stopped", f"kill -CONT {pid}"
-    return f"; its process {pid} lives", f"see its log, then restart it (kill -9 {pid})"
+        return None
+    return pid, " (stopped)" if state in "tT" else ""
 
 
 def _mode(path: str) -> str:

@@ -62,6 +62,12 @@ class Place:
             return False
         return os.path.samestat(found, os.fstat(self._lock))
 
+    def can_be_found(self) -> bool:
+        """Tell whether the place is ours and our sockets are there."""
+        ends = (self.endpoint, admin_endpoint(self.endpoint))
+        paths = [end.removeprefix("ipc://") for end in ends if end not in self.handed]
+        return self.is_ours() and all(os.path.lexists(path) for path in paths)
+
     def release(self) -> None:
         """Remove the sockets and let go of the lock (in this order: the next one may come)."""
         self.withdraw()
@@ -101,13 +107,19 @@ def claim(endpoint: str, handed: Mapping[str, int] = _NOTHING) -> Place:
             hint="make it, or choose another place with --endpoint",
         ) from None
     if not _locked(lock, path, handed=endpoint in handed):
-        holder = _holder(lock)
+        holder = _holder(lock) or "unknown"
         os.close(lock)
+        if not path.exists():
+            raise ZbeamError(
+                "busy",
+                f"another zbeamd (pid {holder}) holds {endpoint}, but its socket is gone",
+                hint=f"it ends when its requests are done; if it does not: kill {holder}",
+            )
         raise ZbeamError(
             "busy",
-            f"another zbeamd (pid {holder or 'unknown'}) serves {endpoint}",
+            f"another zbeamd (pid {holder}) serves {endpoint}",
             hint="use that one, stop it first, or choose another --endpoint",
-        ) from None
+        )
     with contextlib.suppress(OSError):  # a full disk: the lock holds without our name in it
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

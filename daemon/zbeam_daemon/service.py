@@ -80,12 +80,16 @@ class Service:
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
         self._idle = False  # it ends for want of work
+        self._displaced = False  # it ends because nobody finds it
         self._status_line = systemd.StatusLine()
 
     # ---- life -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until told to stop, then finish what runs and close everything."""
+        """Serve until told to stop, then finish what runs and close everything.
+
+        Raises ``ZbeamError`` busy when it stopped because its sockets had been removed.
+        """
         _raise_file_limit()
         crash.no_tracebacks(self._log)
         # Before there is anything to clean up: whoever sees our socket may end us.
@@ -173,6 +177,8 @@ class Service:
         context.term()
         self._place.release()
         self._log.info("daemon.stopped", uptime_s=self._admin.uptime_s)
+        if self._displaced:
+            raise ZbeamError("busy", "somebody removed the daemon's sockets: it has ended")
 
     def stop(self, drain_s: float | None) -> None:
         """Begin to stop; requests under way get ``drain_s`` seconds, None as long as they take.
@@ -272,10 +278,12 @@ class Service:
             except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
                 self._log.error("tick.crashed", cause=defect(error))
             self._tell_systemd()
-            if not self._stopping.is_set() and not self._place.is_ours():
-                # Somebody removed our folder. No client finds us, and another daemon may serve
-                # there by now: two of them would count the account's slots twice.
+            if not self._stopping.is_set() and not self._place.can_be_found():
+                # Somebody removed our folder or a socket. No client finds us, and another daemon
+                # may serve there by now: two of them would count the account's slots twice. Or
+                # none can, while we hold the lock.
                 self._log.error("daemon.displaced", endpoint=self._place.endpoint)
+                self._displaced = self._signalled = True  # so that one signal is to hurry
                 self.stop(self._running.config.daemon.drain_s)
             idle_exit_s = self._running.config.daemon.idle_exit_s
             if (

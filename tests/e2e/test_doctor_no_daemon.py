@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from support.daemon import Daemon, Start
 from support.doctor import Report
+from support.standin import Standin
 
 HERE_ALREADY = Path("/etc/zbeam/zbeam.toml").exists() or Path("/run/zbeam/zbeamd.sock").exists()
 CREDENTIAL = 'api_key_file = "$CREDENTIALS_DIRECTORY/deepseek.key"'
@@ -52,3 +55,55 @@ def test_what_is_wrong_beside_a_key_that_only_the_unit_has(stopped: Daemon) -> N
     stopped.edit("warm = 0", "warm = -1")
     report = Report(stopped, ZBEAM_CONFIG=str(stopped.config))
     report.names("configuration", "upstream.deepseek.pool.warm", status=78, alone=False)
+
+
+# ---- its socket was removed ---------------------------------------------------------------------
+
+
+def test_a_daemon_whose_socket_was_removed_ends_and_makes_room(start: Start) -> None:
+    """A socket in /tmp is removed by whoever cleans up there; nobody could reach the daemon."""
+    daemon = start()
+    first = daemon.process
+    assert first is not None
+    Path(daemon.endpoint.removeprefix("ipc://")).unlink()
+    assert first.wait(timeout=20) == 75
+    assert "daemon.displaced" in daemon.log
+    assert "somebody removed the daemon's sockets" in daemon.log
+    daemon.start()
+    assert daemon.client("generate", "x").returncode == 0
+
+
+def test_a_daemon_without_its_socket_that_still_lives(start: Start, standin: Standin) -> None:
+    standin.set_scenario('[[rule]]\npath = "/chat/completions"\nfirst_byte_delay_s = 60\n')
+    daemon = start(daemon='log_level = "debug"\ndrain_s = 60')
+    daemon.peer().generate()
+    standin.wait_for("generation_started")
+    Path(daemon.endpoint.removeprefix("ipc://")).unlink()
+    daemon.wait_for("daemon.displaced")  # it lets the request finish
+    report = Report(daemon)
+    report.names("daemon", f"process {daemon.pid} lives", f"kill {daemon.pid}", status=69)
+    assert "is gone" in report.checks["daemon"]["detail"]
+    second = daemon.zbeamd("run", "--config", str(daemon.config))
+    assert second.returncode == 75
+    assert f"pid {daemon.pid}) holds {daemon.endpoint}, but its socket is gone" in second.stderr
+    assert f"kill {daemon.pid}" in second.stderr
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        stopped = Report(daemon)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    stopped.names("daemon", "(stopped)", f"kill -CONT {daemon.pid}", status=69)
+    assert daemon.process is not None
+    os.kill(daemon.pid, signal.SIGTERM)  # it ends the request too
+    assert daemon.process.wait(timeout=20) == 75
+
+
+def test_the_number_in_an_old_lock_is_nobody(start: Start) -> None:
+    """It may belong to any program by now, and that one must not be killed."""
+    daemon = start()
+    daemon.stop(keep=True)
+    path = daemon.endpoint.removeprefix("ipc://")
+    Path(f"{path}.lock").write_text(f"{os.getpid()}\n")
+    report = Report(daemon)
+    report.names("daemon", "there is no socket", status=69)
+    assert str(os.getpid()) not in report.checks["daemon"]["fix"]
