@@ -129,7 +129,8 @@ class Watch:
                 "not_allowed",
                 f"the daemon at {self._endpoint} does not let in the key of {self._client_file}",
                 hint="its administrator must put this line into a file NAME.key in "
-                f"allowed_clients_dir: public {self._public}",
+                f"allowed_clients_dir: public {self._public} (if it is there, zbeam-client doctor "
+                "on that host says why it does not count)",
             )
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self._failure = self._no_daemon() if value == _NOT_CURVE else self._wrong_key()

@@ -80,7 +80,8 @@ class Admin:
             case m.ShowConfig():
                 return show(self._running.config)
             case m.Doctor():
-                return self._diagnosis.run(self._running, self._upstreams)
+                allowed = self.remote.allowed if self.remote is not None else None
+                return self._diagnosis.run(self._running, self._upstreams, allowed)
             case m.Flush():
                 counts = [upstream.sessions.flush("flushed") for upstream in upstreams]
                 flushed, draining = (sum(column) for column in zip(*counts, strict=True))

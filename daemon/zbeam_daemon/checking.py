@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 from collections.abc import Mapping
 
 import click
 
 from zbeam_daemon import local_checks
+from zbeam_daemon.config import curve_keys
 from zbeam_daemon.config.load import Config, ConfigInvalid, find_config, load_supported
 from zbeam_shared.checks import Check, exit_status, report
-from zbeam_shared.errors import EXIT_CONFIG
-from zbeam_shared.paths import user_endpoint
+from zbeam_shared.errors import EXIT_CONFIG, ZbeamError
+from zbeam_shared.paths import socket_path, user_endpoint
 
 HINT = "see docs/configuration.md; zbeamd init writes a complete file"
 
@@ -49,11 +52,18 @@ def run(config: str | None, environ: Mapping[str, str], *, as_json: bool, upstre
 
 def _checks(config: Config, environ: Mapping[str, str], *, upstream: bool) -> list[Check]:
     endpoint = environ.get("ZBEAM_ENDPOINT") or config.daemon.endpoint
+    endpoint = endpoint or user_endpoint(environ, os.getuid())
     checks = [
         local_checks.configuration(config),
-        local_checks.socket_folder(endpoint or user_endpoint(environ, os.getuid())),
+        local_checks.socket_folder(endpoint),
         local_checks.file_limit(config),
     ]
+    ports = None if _is_served(endpoint) else local_checks.ports(config)
+    if ports is not None:
+        checks.insert(1, ports)
+    if config.daemon.remote is not None:
+        allowed = curve_keys.read_allowed(config.daemon.remote.allowed_clients_dir)
+        checks.append(local_checks.remote_clients(allowed))
     tried = []
     if upstream:
         from zbeam_daemon.diagnosis import direct
@@ -62,6 +72,17 @@ def _checks(config: Config, environ: Mapping[str, str], *, upstream: bool) -> li
     for name in config.upstreams:
         checks += [local_checks.key(config, name), *(c for c in tried if c.upstream == name)]
     return checks
+
+
+def _is_served(endpoint: str) -> bool:
+    """Tell whether a daemon, or systemd for one, listens at an endpoint."""
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.setblocking(False)
+        try:
+            code = plain.connect_ex(socket_path(endpoint))
+        except ZbeamError:
+            return False
+    return code in (0, errno.EAGAIN)
 
 
 def _print_invalid(error: ConfigInvalid) -> None:

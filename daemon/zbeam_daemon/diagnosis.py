@@ -11,6 +11,7 @@ import time
 import gevent
 
 from zbeam_daemon import findings, local_checks
+from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.load import Config
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.direct import ANSWER_S, BODY_LIMIT, Direct
@@ -35,9 +36,12 @@ class Diagnosis:
     def __init__(self) -> None:
         self._under_way = 0
 
-    def run(self, running: Running, upstreams: Upstreams) -> list[JsonMap]:
+    def run(
+        self, running: Running, upstreams: Upstreams, allowed: AllowList | None
+    ) -> list[JsonMap]:
         """Make every check; raises ``ZbeamError`` busy while others are at it.
 
+        ``allowed`` are the remote clients, None where there is no socket for them.
         Blocks the calling greenlet for ``TOTAL_S`` at the most, and nobody else.
         """
         if self._under_way >= AT_ONCE:
@@ -51,6 +55,8 @@ class Diagnosis:
                 local_checks.configuration(config, running.last_reload),
                 local_checks.file_limit(config),
             ]
+            if allowed is not None:
+                checks.append(local_checks.remote_clients(allowed))
             jobs = {
                 name: gevent.spawn(_upstream, config, upstream)
                 for name, upstream in upstreams.current.items()

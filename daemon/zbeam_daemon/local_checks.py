@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zbeam_daemon import findings
+from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.keys import CREDENTIALS
 from zbeam_daemon.config.load import Config, ConfigInvalid
 from zbeam_daemon.config.validate import Problem
@@ -105,6 +106,48 @@ def file_limit(config: Config) -> Check:
     return findings.file_limit(allowed, sessions, sessions + SPARE_FILES)
 
 
+def remote_clients(allowed: AllowList) -> Check:
+    """Judge the list of remote clients: a file that is passed over lets nobody in."""
+    if allowed.problems:
+        return Check(
+            name="remote clients",
+            status="warn",
+            detail=f"not let in, for what is wrong with the list: {_few(allowed.problems)}",
+            fix="mend the files that are named; that counts within a second",
+        )
+    detail = f"keys that may connect: {len(allowed.clients)}"
+    return Check(name="remote clients", status="pass", detail=detail)
+
+
+def ports(config: Config) -> Check | None:
+    """Tell whether the daemon's ports are free, by listening there for a moment.
+
+    Only where none runs: it would find its own ports taken. None if it has none.
+    """
+    from zbeam_daemon.floodgate import listen
+
+    wanted = {}
+    if config.daemon.metrics is not None:
+        wanted["daemon.metrics"] = f"tcp://{config.values['daemon', 'metrics']}"
+    if config.daemon.remote is not None:
+        wanted["daemon.remote.endpoint"] = config.daemon.remote.endpoint
+    for key, endpoint in wanted.items():
+        try:
+            os.close(listen(endpoint))
+        except OSError as error:
+            port = endpoint.rpartition(":")[2]
+            return Check(
+                name="ports",
+                status="fail",
+                detail=f"{key}: cannot listen at {endpoint}: {error.strerror}",
+                fix=f"see who listens there (ss -ltnp sport = :{port}) and stop it, or set {key} "
+                "to a port that is free, at an address of this machine",
+            )
+    if not wanted:
+        return None
+    return Check(name="ports", status="pass", detail=f"free: {', '.join(wanted.values())}")
+
+
 def socket_folder(endpoint: str) -> Check:
     """Tell whether a daemon could make its sockets at an endpoint."""
     try:
@@ -134,6 +177,6 @@ def others_can_write(path: Path) -> bool:
     return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
-def _few(problems: Sequence[Problem]) -> str:
+def _few(problems: Sequence[Problem | str]) -> str:
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return "; ".join(str(problem) for problem in problems[:3]) + more

@@ -37,7 +37,8 @@ STRANGERS_LOG_S = 10.0
 class Remote:
     """The socket for remote clients, and the list of those that it is for.
 
-    ``handed`` is a socket that listens at the endpoint already, if systemd handed one over.
+    ``handed`` is a socket that listens at the endpoint already, if systemd handed one over;
+    ``allowed`` is the list as it was read last.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Remote:
         self._settings = settings
         self._broker = broker
         self._log = log
-        self._allowed = AllowList()
+        self.allowed = AllowList()
         self._watcher: Watcher | None = None
         self.strangers = 0
         self._last_stranger: dict[str, str] | None = None
@@ -80,7 +81,7 @@ class Remote:
     @property
     def clients(self) -> int:
         """How many keys may connect."""
-        return len(self._allowed.clients)
+        return len(self.allowed.clients)
 
     def start(self) -> None:
         """Begin to take clients, and changes of the list."""
@@ -96,23 +97,23 @@ class Remote:
 
     def read_list(self) -> None:
         """Read anew who may connect; requests of those who may no longer are ended."""
-        before, self._allowed = (
-            self._allowed,
+        before, self.allowed = (
+            self.allowed,
             curve_keys.read_allowed(self._settings.allowed_clients_dir),
         )
-        for problem in self._allowed.problems:
+        for problem in self.allowed.problems:
             if problem not in before.problems:
                 self._log.warning("remote.key_passed_over", cause=problem)
-        if before.clients == self._allowed.clients:
+        if before.clients == self.allowed.clients:
             return
-        names = [{c.name for c in known.clients.values()} for known in (before, self._allowed)]
+        names = [{c.name for c in known.clients.values()} for known in (before, self.allowed)]
         self._log.info(
             "remote.clients",
             clients=self.clients,
             added=",".join(sorted(names[1] - names[0])),
             removed=",".join(sorted(names[0] - names[1])),
         )
-        self._broker.revoke(self._allowed.clients)
+        self._broker.revoke(self.allowed.clients)
 
     def stop(self) -> None:
         """Take no more changes of the list."""
@@ -132,11 +133,11 @@ class Remote:
             "clients": self.clients,
             "strangers": self.strangers,
             "last_stranger": self._last_stranger,
-            "problems": list(self._allowed.problems),
+            "problems": list(self.allowed.problems),
         }
 
     def _on_frames(self, router: Router, identity: bytes, frames: list[bytes], user: str) -> None:
-        client = self._allowed.clients.get(user)
+        client = self.allowed.clients.get(user)
         if client is not None:
             caller = Caller(client.admin, client.name, user)
             self._broker.on_frames(router, identity, frames, caller)
@@ -150,7 +151,7 @@ class Remote:
         key = ""
         if mechanism == b"CURVE" and len(credentials) == 1:
             key = z85.encode(credentials[0]).decode()
-            known = key in self._allowed.clients
+            known = key in self.allowed.clients
         if not known:
             self._note_stranger(key, address.decode("ascii", "replace"))
         status, user = (b"200", key.encode()) if known else (b"400", b"")

@@ -29,6 +29,7 @@ _EXIT_STATUSES = {
     "endpoint": EXIT_CONFIG,
     "configuration": EXIT_CONFIG,
     "key": EXIT_CONFIG,
+    "ports": EXIT_CONFIG,
     "remote keys": EXIT_CONFIG,
     "remote access": EXIT_NOT_ALLOWED,
     "socket": EXIT_NOT_ALLOWED,
@@ -59,12 +60,12 @@ class Check(Record):
 def cause_of(checks: Sequence[Check]) -> Check | None:
     """Return the check to mend first: the first that failed, else the first warning, else None.
 
-    A daemon that is not there comes after a configuration that none can start with.
+    A daemon that is not there comes after what keeps one from starting.
     """
     failed = [check for check in checks if check.status == "fail"]
     if failed and failed[0].name == "daemon":
         for check in failed:
-            if check.name in ("configuration", "key"):
+            if check.name in ("configuration", "key", "ports"):
                 return check
     if failed:
         return failed[0]

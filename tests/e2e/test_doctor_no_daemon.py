@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.daemon import Daemon, Start
-from support.doctor import Report
+from support.doctor import Report, free_port
+from support.remote import Site
 from support.standin import Standin
 
 HERE_ALREADY = Path("/etc/zbeam/zbeam.toml").exists() or Path("/run/zbeam/zbeamd.sock").exists()
@@ -107,3 +111,33 @@ def test_the_number_in_an_old_lock_is_nobody(start: Start) -> None:
     report = Report(daemon)
     report.names("daemon", "there is no socket", status=69)
     assert str(os.getpid()) not in report.checks["daemon"]["fix"]
+
+
+# ---- its ports ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["metrics", "remote"])
+def test_a_port_that_is_taken_keeps_a_daemon_from_starting(
+    start: Start, tmp_path: Path, key: str
+) -> None:
+    site = Site(tmp_path)
+    port = free_port()
+    daemon = start(daemon=f'metrics = "127.0.0.1:{port}"', extra=site.table)
+    daemon.environ["ZBEAM_CONFIG"] = str(daemon.config)
+    running = check(daemon)
+    assert "ports" not in running, "its own ports are no trouble"
+    daemon.stop(keep=True)
+    assert check(daemon)["ports"]["status"] == "pass"
+    if key == "remote":
+        port = int(site.endpoint.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        report = Report(daemon)
+        report.names("ports", f"daemon.{key}", f"127.0.0.1:{port}", status=78, alone=False)
+        assert report.failed() == ["daemon", "ports"]
+        assert daemon.zbeamd("run", "--config", str(daemon.config)).returncode == 78
+
+
+def check(daemon: Daemon) -> dict[str, Any]:
+    """What ``zbeamd check --json`` finds, by name."""
+    found = json.loads(daemon.zbeamd("check", "--json").stdout)
+    return {one["name"]: one for one in found["checks"]}

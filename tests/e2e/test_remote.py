@@ -15,6 +15,7 @@ import pytest
 import zmq
 
 from support.daemon import Daemon, Start
+from support.doctor import Report
 from support.remote import PUBLIC, SECRET, Site, free_port, pair, strangers, write_secret
 from support.scrape import Metrics
 from support.standin import Standin
@@ -42,6 +43,22 @@ def failure(done: Any) -> Any:
 
 def allowed(daemon: Daemon) -> int:
     return int(daemon.ask(m.Status())["remote"]["clients"])
+
+
+def test_doctor_says_why_a_key_that_is_listed_does_not_count(site: Site, start: Start) -> None:
+    keys = pair()
+    site.allow("laptop", keys)
+    file = site.allowed / "laptop.key"
+    file.chmod(0o666)
+    daemon = start(extra=site.table)
+    done = site.client("laptop", keys)("ping")
+    assert (done.returncode, b"zbeam-client doctor on that host" in done.stderr) == (77, True)
+    report = Report(daemon)
+    assert (report.status, report.warned()) == (0, ["remote clients"])
+    assert f"chmod go-w {file}" in report.checks["remote clients"]["detail"]
+    file.chmod(0o644)
+    assert daemon.client("reload").returncode == 0
+    assert Report(daemon).checks["remote clients"]["detail"] == "keys that may connect: 1"
 
 
 # ---- who gets in ------------------------------------------------------------------------------

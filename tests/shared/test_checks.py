@@ -29,6 +29,7 @@ def checks(*found: str) -> list[Check]:
         # None can start with that: the daemon's absence follows from it.
         (["fail daemon", "fail configuration"], "configuration", 78),
         (["fail daemon", "pass configuration", "fail key"], "key", 78),
+        (["fail daemon", "pass configuration", "fail ports"], "ports", 78),
         (["fail daemon", "warn configuration"], "daemon", 69),
         (["fail tls", "fail configuration"], "tls", 1),
     ],
