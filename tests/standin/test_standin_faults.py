@@ -1,6 +1,7 @@
 """Every fault that a scenario can ask of a response, on real sockets."""
 
 import json
+import ssl
 import time
 
 import pytest
@@ -364,6 +365,17 @@ def test_close_idle_after(either: Standin, how: str) -> None:
     closed = either.wait_for("connection_closed", since=since)[0]
     assert closed["reason"] == "close_idle_after_s"
     assert 0.02 < closed["idle_s"] < 1
+
+
+def test_a_fatal_alert_after_the_handshake() -> None:
+    with Standin(tls=True) as standin:
+        scenario(standin, 'cut_after_events = 3\ncut = "alert"')
+        with RawClient(standin) as client:
+            client.chat(tokens=50)
+            assert client.head()[0] == 200
+            assert all(client.event()["choices"] for _ in range(3))
+            with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC"):
+                client.rest()
 
 
 def test_length_of_the_answer(standin: Standin) -> None:

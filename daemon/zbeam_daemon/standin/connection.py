@@ -60,7 +60,7 @@ class Connection:
         self._idle_since = self._opened
         self._ordinal = 0
         self._end: tuple[str, str] = ("server", "shutdown")
-        self._rst = False
+        self._how = "fin"
         self._drain = 0.0
         self._last_action = Action()
         self.idle = False
@@ -80,7 +80,7 @@ class Connection:
             Event().wait()
         except Cut as cut:
             self._fault(cut.fault)
-            self._finish("server", cut.fault, rst=cut.rst)
+            self._finish("server", cut.fault, how=cut.how)
         except (Truncated, ClientLeft):
             self._finish("client", "left")
         except TimeoutError:
@@ -144,7 +144,7 @@ class Connection:
             self._fault("refuse_handshake_stall_s")
             self._watch()
             gevent.sleep(action.refuse_handshake_stall_s)
-            return self._finish("server", "refuse_handshake_stall_s", rst=True)
+            return self._finish("server", "refuse_handshake_stall_s", how="rst")
         if action.tls_alert is not None:
             self._fault("tls_alert")
             self._transport.send_below_tls(alert(action.tls_alert))
@@ -182,10 +182,10 @@ class Connection:
     def _serve_one(self) -> bool:
         """Wait for a request and answer it; False when the connection is to end."""
         action = self._last_action
-        timeout, reason, rst = self._state.idle_timeout(), "idle", False
+        timeout, reason, how = self._state.idle_timeout(), "idle", "fin"
         if action.close_idle_after_s is not None:
             timeout, reason = action.close_idle_after_s, "close_idle_after_s"
-            rst = action.close_idle == "rst"
+            how = action.close_idle
         self.idle = True
         try:
             if not self._reader.wait(timeout):
@@ -193,7 +193,7 @@ class Connection:
         except TimeoutError:
             if reason != "idle":
                 self._fault(reason)
-            return self._finish("server", reason, rst=rst)
+            return self._finish("server", reason, how=how)
         finally:
             self.idle = False
         try:
@@ -281,16 +281,18 @@ class Connection:
     def _fault(self, name: str, request: int | None = None) -> None:
         self._state.journal.note("fault", fault=name, connection=self.number, request=request)
 
-    def _finish(self, who: str, reason: str, *, rst: bool = False) -> bool:
+    def _finish(self, who: str, reason: str, *, how: str = "fin") -> bool:
         self._end = (who, reason)
-        self._rst = rst
+        self._how = how
         return False
 
     def _close(self) -> None:
         now = time.monotonic()
-        if self._rst:
+        if self._how == "rst":
             self._transport.reset()
         else:
+            if self._how == "alert":
+                self._transport.alert()
             self._transport.close(self._drain)
         if self._counted:
             self._state.counts.connections_open -= 1

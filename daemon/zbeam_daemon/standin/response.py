@@ -20,12 +20,15 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
 class Cut(Exception):
-    """The scenario ends the connection here; `rst` says how, `fault` which field asked for it."""
+    """The scenario ends the connection here; `fault` is the field that asked for it.
 
-    def __init__(self, fault: str, *, rst: bool) -> None:
+    `how` is one of ``scenario.ENDS``.
+    """
+
+    def __init__(self, fault: str, how: str) -> None:
         super().__init__(fault)
         self.fault = fault
-        self.rst = rst
+        self.how = how
 
 
 class Response:
@@ -142,9 +145,9 @@ class Response:
                 gevent.sleep(0)
         self._sent += len(data)
         if limit is not None and self._sent >= limit:
-            raise Cut("cut_after_bytes", rst=self._action.cut == "rst")
+            raise Cut("cut_after_bytes", self._action.cut)
 
     def _stop_here(self) -> None:
         if self._last_event == self._action.cut_after_events:
-            raise Cut("cut_after_events", rst=self._action.cut == "rst")
+            raise Cut("cut_after_events", self._action.cut)
         self._stall()

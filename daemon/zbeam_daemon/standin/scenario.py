@@ -78,6 +78,7 @@ class Action:
     accept_stall: float | None = None
 
 
+ENDS = ("fin", "rst", "alert")
 CONNECTION_FIELDS = ("tls_alert", "refuse_handshake_stall_s", "accept_stall")
 
 

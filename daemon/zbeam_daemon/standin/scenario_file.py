@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from zbeam_daemon.standin.models import FAMILIES
-from zbeam_daemon.standin.scenario import CONNECTION_FIELDS, Action, Match, Rule, Scenario
+from zbeam_daemon.standin.scenario import CONNECTION_FIELDS, ENDS, Action, Match, Rule, Scenario
 from zbeam_daemon.standin.tls import ALERTS
 
 FINISH_REASONS = ("stop", "length", "content_filter", "tool_calls", "insufficient_system_resource")
@@ -106,7 +106,7 @@ ACTION_FIELDS: dict[str, _Kind] = {
     "http_chunk": _integer(1),
     "cut_after_events": _integer(0),
     "cut_after_bytes": _integer(0),
-    "cut": _one_of("fin", "rst"),
+    "cut": _one_of(*ENDS),
     "stall_after_events": _integer(0),
     "silent_drop": _FLAG,
     "silent_drop_after": _FLAG,
@@ -125,7 +125,7 @@ ACTION_FIELDS: dict[str, _Kind] = {
     "http10": _FLAG,
     "wrong_content_length": _Kind("a whole number other than 0", lambda v: _whole(v) and v != 0),
     "close_idle_after_s": _SECONDS,
-    "close_idle": _one_of("fin", "rst"),
+    "close_idle": _one_of(*ENDS),
     "tls_alert": _one_of(*ALERTS),
     "refuse_handshake_stall_s": _SECONDS,
     "accept_stall": _SECONDS,

@@ -16,6 +16,8 @@ from gevent import socket
 _READ = 65_536
 # Input that arrives during a response waits here; past this a client is not read until its turn.
 _PENDING_LIMIT = 1 << 20
+_BAD_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
+"""Application data that nobody has encrypted."""
 
 
 class Transport:
@@ -163,6 +165,20 @@ class Transport:
                     while self._receive(None):
                         pass
         self._sock.close()
+
+    def alert(self) -> None:
+        """Have OpenSSL send a fatal alert, as for a record of the client's that came damaged.
+
+        Without TLS nothing is sent. The connection is to be closed then.
+        """
+        if self._tls is None:
+            return
+        self._incoming.write(_BAD_RECORD)
+        with suppress(ssl.SSLError):
+            while self._tls.read(_READ):
+                pass
+        with suppress(OSError):
+            self._sock.send(self._outgoing.read())
 
     def reset(self) -> None:
         """End with a RST: whatever was not yet delivered is lost, as when a middlebox cuts."""
