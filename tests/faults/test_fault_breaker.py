@@ -38,7 +38,7 @@ class BreakerRig(Rig):
             if breaker["state"] == "closed":
                 return True
             self.peer.generate(deadline_s=3.0)
-            self.peer.outcome()
+            self.others += isinstance(self.peer.outcome(), m.Result)
             return False
 
         wait_until(closed, pause_s=0.05)

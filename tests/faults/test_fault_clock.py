@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.matrix import PROVING, SLOW, Cell, Rig, Step, parametrize
+from support.matrix import PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
+from support.steps import Step
 from support.waiting import wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("**/faketime/libfaketime*.so.1"))
@@ -142,6 +143,7 @@ CELLS = [
             "[[rule]]\nrefuse_handshake_stall_s = 60",
             during=jump(s),
             moment="connected",
+            clock="connect",
             code="upstream_unavailable",
             attempts=(None,) * 3,
             started=0,
@@ -170,6 +172,7 @@ CELLS = [
             moment="sent",
             used=True,
             reused=False,
+            clock="probe",
             rig="clock_proving",
         )
         for name, s in HOURS
@@ -212,7 +215,7 @@ CELLS = [
             "mid-stream",
             "[defaults]\ntokens = 500\ntoken_delay_s = 0.02",
             during=jump(s),
-            deadline_s=0.6,
+            deadline_s=1.0,
             code="deadline_exceeded",
             content=True,
         )

@@ -9,8 +9,9 @@ import pytest
 import trustme
 
 from support.bad_tls import Handshaker, expired, not_yet_valid
-from support.matrix import Cell, Rig, Step, arm, parametrize, trickle
+from support.matrix import Cell, Rig, parametrize
 from support.standin import Standin
+from support.steps import Step, arm, both, trickle
 
 CONNECTING, TLS = "connecting", "TLS"
 BAD = "upstream_unavailable"
@@ -51,14 +52,6 @@ def shows(name: str) -> Step:
 
 def refuse(rig: Rig) -> None:
     rig.relay.refuse()
-
-
-def both(*steps: Step) -> Step:
-    def step(rig: Rig) -> None:
-        for one in steps:
-            one(rig)
-
-    return step
 
 
 def connection(fault: str) -> str:
@@ -102,28 +95,31 @@ CONNECTIONS = [
         "not a byte after connecting, once",
         CONNECTING,
         before=arm("freeze", "accept"),
+        clock="connect",
         attempts=(None, 200),
     ),
     Cell(
         "not a byte after connecting, for good",
         CONNECTING,
         before=arm("freeze", "accept", times=None),
-        says="no connection within 0.8 s",
+        clock="connect",
+        says="no connection within 1.2 s",
         **FOR_GOOD,
     ),
     Cell(
         "the deadline passes",
         CONNECTING,
         before=arm("freeze", "accept", times=None),
-        deadline_s=0.2,
+        deadline_s=0.6,
         code="deadline_exceeded",
         attempts=(None,),
         started=0,
     ),
     Cell(
-        "the server accepts nothing for 1.2 s",
+        "the server accepts nothing for 1.6 s",
         CONNECTING,
-        connection("accept_stall = 1.2"),
+        connection("accept_stall = 1.6"),
+        clock="connect",
         attempts=(None, 200),
     ),
     # Without TLS the connection is made, so this is a request that may have arrived.
@@ -173,13 +169,20 @@ HANDSHAKES = [
     Cell(
         "stall, then RST", TLS, connection("refuse_handshake_stall_s = 0.2"), attempts=(None, 200)
     ),
-    Cell("stall for good", TLS, "[[rule]]\nrefuse_handshake_stall_s = 60", **FOR_GOOD),
+    Cell(
+        "stall for good",
+        TLS,
+        "[[rule]]\nrefuse_handshake_stall_s = 60",
+        clock="connect",
+        **FOR_GOOD,
+    ),
     Cell("FIN in the handshake", TLS, before=arm("fin", after=100), attempts=(None, 200)),
     Cell("RST in the handshake", TLS, before=arm("rst", after=100), attempts=(None, 200)),
     Cell(
         "silence in the handshake",
         TLS,
         before=arm("freeze", after=100),
+        clock="connect",
         attempts=(None, 200),
         fast=True,
     ),
@@ -187,6 +190,7 @@ HANDSHAKES = [
         "silence in the handshake, for good",
         TLS,
         before=arm("freeze", after=100, times=None),
+        clock="connect",
         **FOR_GOOD,
     ),
     Cell("garbage for a handshake", TLS, before=arm("garbage_fin"), attempts=(None, 200)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.matrix import Cell, Rig, Step, arm, noticed, parametrize, strike, trickle
+from support.matrix import Cell, Rig, parametrize
+from support.steps import Step, arm, noticed, strike, trickle
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -69,9 +70,9 @@ IDLES = [
         reused=True,
         fast=True,
     ),
-    idle("silent drop", strike("freeze"), rig="proving", fast=True),
-    idle("silent drop", strike("freeze"), rig="proving_tcp", over="TCP"),
-    idle("silent drop of three sessions", drop_three, rig="proving"),
+    idle("silent drop", strike("freeze"), rig="proving", clock="probe", fast=True),
+    idle("silent drop", strike("freeze"), rig="proving_tcp", clock="probe", over="TCP"),
+    idle("silent drop of three sessions", drop_three, rig="proving", clock="probe"),
 ]
 
 
@@ -91,19 +92,19 @@ PROBES = [
     probe("RST", "cut_after_bytes = 0\ncut = 'rst'", over="TCP"),
     probe("FIN in the head", "cut_after_bytes = 40", fast=True),
     probe("RST in the body", "cut_after_bytes = 600\ncut = 'rst'"),
-    probe("stall", "first_byte_delay_s = 60"),
-    probe("silent drop of the answer", before=arm("freeze")),
-    probe("silent drop of the answer", before=arm("freeze"), over="TCP"),
+    probe("stall", "first_byte_delay_s = 60", clock="probe"),
+    probe("silent drop of the answer", before=arm("freeze"), clock="probe"),
+    probe("silent drop of the answer", before=arm("freeze"), over="TCP", clock="probe"),
     probe("garbage", before=arm("garbage_fin")),
     probe("garbage", before=arm("garbage"), over="TCP"),
-    probe("half a body, then silence", before=arm("freeze", after=600), over="TCP"),
+    probe("half a body, then silence", before=arm("freeze", after=600), over="TCP", clock="probe"),
     probe("content length too long", "wrong_content_length = 7"),
     probe("content length too short", "wrong_content_length = -7"),
     probe("HTTP/1.0, ended by closing", "http10 = true"),
     probe("Connection: close", "close_after = true"),
     probe("one byte at a time", "chunk_bytes = 1", alive=True, over="TCP"),
     probe("one byte at a time", before=trickle("down"), alive=True),
-    probe("half a head, then silence", before=arm("freeze", after=100), over="TCP"),
+    probe("half a head, then silence", before=arm("freeze", after=100), over="TCP", clock="probe"),
     probe("half a head, then garbage", before=arm("garbage_fin", after=100), over="TCP"),
     probe("garbage in the body", before=arm("garbage_fin", mark=b"\r\n\r\n"), over="TCP"),
     probe("invalid UTF-8", "invalid_utf8 = true", alive=True),
@@ -120,7 +121,7 @@ PROBES = [
     probe(
         "the deadline passes",
         "first_byte_delay_s = 60",
-        deadline_s=0.2,
+        deadline_s=0.6,
         code="deadline_exceeded",
         attempts=(None,),
         started=0,

@@ -8,15 +8,15 @@ from dataclasses import replace
 import pytest
 
 from support import namespace
-from support.matrix import SLOW, Cell, Rig, Step, parametrize
+from support.matrix import POOL, PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
+from support.steps import Step
 from zbeam_shared import messages as m
 
 MISSING = namespace.missing()
 HERE = pytest.mark.skipif(bool(MISSING), reason=f"not run here: {MISSING}")
 BAD = "upstream_unavailable"
 FOR_GOOD = {"code": BAD, "attempts": (None,) * 3, "started": 0}
-POOL = "idle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4\n"
 
 
 class OwnNetworkRig(Rig):
@@ -47,7 +47,7 @@ def alone(network: None) -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def alone_proving(network: None) -> Iterator[Rig]:
-    yield from rig_with(POOL + "check_after_idle_s = 0")
+    yield from rig_with(PROVING)
 
 
 def rule(*what: str, way: str = "--dport") -> Step:
@@ -75,11 +75,12 @@ CELLS = [
         "packets to the API vanish",
         "connecting",
         before=UP,
+        clock="connect",
         says="no connection within",
         fast=True,
         **FOR_GOOD,
     ),
-    Cell("packets from the API vanish", "connecting", before=DOWN, **FOR_GOOD),
+    Cell("packets from the API vanish", "connecting", before=DOWN, clock="connect", **FOR_GOOD),
     Cell("the network refuses with RST", "connecting", before=RESET, says="refused", **FOR_GOOD),
     Cell(
         "the network answers host unreachable",
@@ -88,7 +89,7 @@ CELLS = [
         says="no route to host",
         **FOR_GOOD,
     ),
-    Cell("large packets vanish", "TLS", before=LARGE_DOWN, **FOR_GOOD),
+    Cell("large packets vanish", "TLS", before=LARGE_DOWN, clock="connect", **FOR_GOOD),
     Cell(
         "packets vanish, younger than check_after_idle_s",
         "idle in pool",
@@ -106,6 +107,7 @@ CELLS = [
         before=UP,
         used=True,
         rig="alone_proving",
+        clock="probe, connect",
         **FOR_GOOD,
     ),
     Cell(
@@ -114,6 +116,7 @@ CELLS = [
         before=DOWN,
         used=True,
         rig="alone_proving",
+        clock="probe, connect",
         **FOR_GOOD,
     ),
     Cell(
@@ -122,6 +125,7 @@ CELLS = [
         before=drop_three,
         used=True,
         rig="alone_proving",
+        clock="probe, connect",
         **FOR_GOOD,
     ),
     Cell(

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.matrix import SLOW, Cell, Rig, Step, parametrize, strike
+from support.matrix import SLOW, Cell, Rig, parametrize
 from support.proxy import Proxy
 from support.standin import Standin
+from support.steps import Step, strike
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -46,7 +47,7 @@ CELLS = [
     Cell("proxy refuses", "connecting", before=refuse, fast=True, **FOR_GOOD),
     Cell("proxy answers 502", "connecting", before=proxy("502"), **FOR_GOOD, fast=True),
     Cell("proxy answers 407", "connecting", before=proxy("407"), **FOR_GOOD),
-    Cell("proxy hangs", "connecting", before=proxy("hang"), **FOR_GOOD),
+    Cell("proxy hangs", "connecting", before=proxy("hang"), clock="connect", **FOR_GOOD),
     Cell("proxy answers garbage", "connecting", before=proxy("garbage"), **FOR_GOOD),
     Cell("proxy answers half a line", "connecting", before=proxy("half"), **FOR_GOOD),
     Cell("proxy closes", "connecting", before=proxy("close"), **FOR_GOOD),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.matrix import Cell, Rig, arm, parametrize, strike, trickle
+from support.matrix import Cell, Rig, parametrize
+from support.steps import arm, strike, trickle
 
 SENT, HEAD = "request sent", "headers"
 BAD = "upstream_unavailable"
@@ -161,15 +162,20 @@ SENDING = [
         "[defaults]\nfirst_byte_delay_s = 60",
         code="stalled",
         attempts=(None,),
-        says="no beginning of an answer for 1 s",
+        says="no beginning of an answer for 1.5 s",
         fast=True,
     ),
-    Cell("stall shorter than the clock", SENT, "[defaults]\nfirst_byte_delay_s = 0.6"),
+    Cell(
+        "stall shorter than the clock",
+        SENT,
+        "[defaults]\nfirst_byte_delay_s = 0.3",
+        clock="answer",
+    ),
     Cell(
         "the deadline passes",
         SENT,
         "[defaults]\nfirst_byte_delay_s = 60",
-        deadline_s=0.6,
+        deadline_s=1.0,
         code="deadline_exceeded",
         attempts=(None,),
     ),

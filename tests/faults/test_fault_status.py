@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.matrix import DEADLINE_S, Cell, Rig, arm, parametrize, trickle
+from support.matrix import DEADLINE_S, Cell, Rig, parametrize
+from support.steps import arm, trickle
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -75,7 +76,7 @@ def broken(status: int, code: str, *, tries: int = 1, then: tuple[int, ...] = ()
             over="TCP",
             **for_good,
         ),
-        Cell(f"{fault} stalls", "headers", once(status, said), **end, **once_only),
+        Cell(f"{fault} stalls", "headers", once(status, said), clock="answer", **end, **once_only),
         Cell(
             f"{fault} ends in garbage",
             "headers",
@@ -267,7 +268,7 @@ def deepseek(rig: Rig) -> dict[str, Any]:
 
 
 def test_a_number_sets_the_limit_at_once_and_retry_after_holds_everybody(tcp: Rig) -> None:
-    tcp.settle()
+    tcp.begin()
     tcp.standin.forget()
     tcp.standin.set_scenario(once(429, f"message = '{NUMBER}'\nretry_after = 3"))
     tcp.peer.generate(request_id=b"refused", deadline_s=DEADLINE_S)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.matrix import SLOW, Cell, Rig, arm, parametrize, strike, trickle
+from support.matrix import SLOW, Cell, Rig, parametrize
+from support.steps import arm, strike, trickle
 
 FIRST, MIDDLE, END = "first event", "mid-stream", "before [DONE]"
 TOKENS = 20
@@ -109,12 +110,12 @@ NETWORK = [
     Cell(
         "silent drop",
         FIRST,
-        "[defaults]\nwait_s = 0.5\nkeep_alive_interval_s = 0.1\n",
-        during=strike("freeze"),
-        moment="sent",
+        "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.02\n",
+        before=arm("freeze", after=2000),
+        used=True,
         code="stalled",
         content=False,
-        started=1,
+        started=0,
     ),
     Cell("RST on the way", MIDDLE, SLOW, during=strike("rst"), code="truncated", content=True),
     Cell("FIN on the way", MIDDLE, SLOW, during=strike("fin"), code="truncated", content=True),
@@ -185,7 +186,12 @@ SLOWLY = [
     Cell("one byte at a time", FIRST, "[defaults]\ntokens = 2\nchunk_bytes = 1", fast=True),
     Cell("one byte at a time", MIDDLE, answers("chunk_bytes = 1"), over="TCP"),
     Cell("HTTP chunks of one byte", MIDDLE, answers("http_chunk = 1")),
-    Cell("a stall shorter than the clocks", MIDDLE, "[defaults]\ntokens = 2\ntoken_delay_s = 0.6"),
+    Cell(
+        "a stall shorter than the clocks",
+        MIDDLE,
+        "[defaults]\ntokens = 3\ntoken_delay_s = 0.3",
+        clock="answer",
+    ),
     Cell(
         "comments only, then an answer",
         FIRST,
@@ -221,7 +227,7 @@ SLOWLY = [
         "the deadline passes",
         FIRST,
         "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1",
-        deadline_s=0.6,
+        deadline_s=1.0,
         code="deadline_exceeded",
         started=0,
     ),
@@ -229,7 +235,7 @@ SLOWLY = [
         "the deadline passes",
         MIDDLE,
         "[defaults]\ntokens = 500\ntoken_delay_s = 0.02",
-        deadline_s=0.6,
+        deadline_s=1.0,
         code="deadline_exceeded",
         content=True,
         fast=True,
@@ -238,7 +244,7 @@ SLOWLY = [
         "the deadline passes",
         END,
         answers("comments_forever = true\nkeep_alive_interval_s = 0.1"),
-        deadline_s=0.6,
+        deadline_s=1.0,
         code="deadline_exceeded",
         content=True,
     ),

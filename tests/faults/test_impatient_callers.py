@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.matrix import Rig, arm
+from support.matrix import Rig
 from support.standin import Standin
+from support.steps import arm
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 

@@ -7,6 +7,7 @@ request with what the cell says, takes the fault away and sees that the next req
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from typing import Any, Self
 import pytest
 
 from support.daemon import Daemon, Peer
-from support.relay import Fault, Relay
+from support.relay import Relay
 from support.standin import Standin
+from support.steps import Step
+from support.verdict import CODES, TOKENS, compare, prompt_for, text_of, tokens_of
 from support.waiting import wait_until
 from zbeam_shared import messages as m
-from zbeam_shared.errors import MEANINGS
+from zbeam_shared.record import Record
 
 STAGES = (
     "connecting",
@@ -32,61 +35,24 @@ STAGES = (
     "mid-stream",
     "before [DONE]",
 )
-CODES = {
-    # code: (exit status of the command, whether a later try may work), from the contract
-    "upstream_unavailable": (75, True),
-    "rate_limited": (75, True),
-    "breaker_open": (75, True),
-    "deadline_exceeded": (75, True),
-    "stalled": (75, True),
-    "truncated": (76, True),
-    "bad_response": (76, True),
-    "auth_failed": (77, False),
-    "insufficient_balance": (1, False),
-    "invalid_parameters": (1, False),
-    "content_filter": (1, False),
-    "too_large": (2, False),
-}
-DEADLINE_S = 6.0
-GRACE_S = 0.7
+DEADLINE_S = 15.0
+GRACE_S = 2.0
 """How late the news of a passed deadline may be on a busy machine."""
-TIMEOUTS = "connect_s = 0.8\nfirst_byte_s = 1\nany_byte_s = 1\nprogress_s = 1\ntotal_s = 30"
-PROVING = "check_after_idle_s = 0\nidle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4"
+CLOCKS = {
+    # setting: (who waits for it, seconds then, seconds for all others)
+    "connect_s": ("connect", 1.2, 10),
+    "first_byte_s": ("answer", 1.5, 10),
+    "any_byte_s": ("answer", 1.5, 10),
+    "progress_s": ("answer", 1.5, 10),
+    "probe_timeout_s": ("probe", 0.4, 5),
+}
+"""The daemon's clocks. A cell that does not wait for one has time, however busy the machine is."""
+TIMEOUTS = "connect_s = 10\nfirst_byte_s = 10\nany_byte_s = 10\nprogress_s = 10\ntotal_s = 60"
+POOL = "idle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 5\n"
+PROVING = f"{POOL}check_after_idle_s = 0"
 RETRY = "[upstream.deepseek.retry]\nattempts = 3\nbase_s = 0.01\ncap_s = 0.02\n"
 PATIENT = "[upstream.deepseek.breaker]\nfailures = 10000\n"
 SLOW = "[defaults]\ntokens = 20\ntoken_delay_s = 0.02\n"
-Step = Callable[["Rig"], None]
-
-
-def strike(act: str) -> Step:
-    """Let something happen to the connections that are open."""
-    return lambda rig: rig.relay.strike(act)
-
-
-def noticed(act: str) -> Step:
-    """The same, to idle sessions, with the time that the daemon needs to see it."""
-
-    def step(rig: Rig) -> None:
-        rig.relay.strike(act)
-        wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"])
-
-    return step
-
-
-def arm(
-    act: str, at: str = "down", *, after: int = 0, times: int | None = 1, mark: bytes = b""
-) -> Step:
-    """Let something happen to a connection to come, or to bytes to come."""
-    return lambda rig: rig.relay.arm(Fault(act, at, after=after, times=times, mark=mark))
-
-
-def trickle(direction: str) -> Step:
-    """Relay one byte at a time in one direction."""
-
-    def step(rig: Rig) -> None:
-        rig.relay.trickle = direction
-
-    return step
 
 
 @dataclass(frozen=True)
@@ -96,13 +62,16 @@ class Cell:
     ``scenario`` is the stand-in's, ``before`` acts just before the request is sent. ``during``
     acts when the request has got to ``moment``: "connected" (the stand-in has accepted a
     connection for it), "sent" (the stand-in has it, or the probe before it), "begun" (its
-    generation runs) or "delta" (the first piece of the answer has come).
+    generation runs), "delta" (the first piece of the answer has come), "struck" (the fault at
+    the relay has) or "waiting" (it waits for a session).
 
-    ``used`` says that an idle session which has served a request is at hand.
+    ``used`` says that an idle session which has served a request is at hand. ``clock`` is the
+    daemon's clock that must run out: "connect", "answer" or "probe", or two of them.
 
     Expected are the ``code`` ("ok" when nobody notices), the status of each attempt (None: no
     response), whether one of them may have been billed twice, how many generations the
-    stand-in has started, and whether a part of the answer is kept.
+    stand-in has started, and whether a part of the answer is kept (``arrived``: how many tokens
+    of it). ``least_s`` is how long it takes at least.
     """
 
     fault: str
@@ -121,11 +90,19 @@ class Cell:
     says: str = ""
     finish_reason: str = "stop"
     content: bool | None = None
+    arrived: int | None = None
+    least_s: float = 0.0
+    clock: str = ""
     prompt: str = "steel"
     deadline_s: float = DEADLINE_S
     over: str = "TLS"
     fast: bool = False
     marks: tuple[Any, ...] = ()
+
+    @property
+    def waits_for(self) -> str:
+        """The daemon's clock that must run out."""
+        return self.clock or ("answer" if self.code == "stalled" else "")
 
     @property
     def id(self) -> str:
@@ -175,13 +152,16 @@ class Rig:
     servers: dict[str, Any] = field(default_factory=dict)  # others that the relay may lead to
     proxy: Any = None
     closers: list[Callable[[], None]] = field(default_factory=list)
+    waits_for: str = ""  # the clock that is short
+    others: int = 0  # generations of requests that were sent to heal it
+    generations: int | None = None  # that the stand-in must have started, once a cell has ended
 
     @classmethod
     def build(
         cls,
         standin: Standin,
         *,
-        pool: str = "idle_limit_s = 1000\nprobe_interval_s = 0\nprobe_timeout_s = 0.4",
+        pool: str = POOL,
         timeouts: str = TIMEOUTS,
         extra: str = "",
         breaker: str = PATIENT,
@@ -219,41 +199,81 @@ class Rig:
         self.relay.cut()
         status = self.daemon.stop()
         assert status == 0, f"zbeamd ended with {status}"
+        self.no_more_generations()
 
     # ---- a cell -----------------------------------------------------------------------------
 
     def check(self, cell: Cell) -> None:
         """Make the fault, look at what came of it, and see that the next request succeeds."""
         assert cell.over == self.over, "a cell in the wrong place"
-        self.settle()
+        self.begin(cell.waits_for)
         if cell.used:
             self.succeed()
         self.standin.forget()
         self.standin.set_scenario(cell.scenario)
         if cell.before is not None:
             cell.before(self)
+        text = text_of(tokens_of(cell.scenario))
         began = time.monotonic()
-        self.peer.generate(cell.prompt, deadline_s=cell.deadline_s)
+        self.peer.generate(prompt_for(text, cell.prompt), deadline_s=cell.deadline_s)
+        messages: list[Record] = []
         if cell.during is not None:
-            self.await_moment(cell.moment)
+            messages += self.await_moment(cell.moment)
             cell.during(self)
-        answer = self.peer.outcome(timeout=cell.deadline_s + 10)
+        messages += self.peer.receive_until(m.Result, m.Error, timeout=cell.deadline_s + 10)
         took_s = time.monotonic() - began
-        started = self.standin.counts()["generations_started"]
-        compare(cell, answer, started)
+        compare(cell, messages, self.standin.counts()["generations_started"])
         limit_s = cell.deadline_s + (GRACE_S if cell.code == "deadline_exceeded" else 0.0)
         assert took_s <= limit_s, f"it ended after {took_s:.2f} s, its deadline was {limit_s} s"
+        assert took_s >= cell.least_s, f"it ended after {took_s:.2f} s"
+        self.others = 0
         self.heal()
         self.none_is_leased()
         outcome = self.succeed()
         assert [attempt.status for attempt in outcome.attempts] == [200], outcome.attempts
         assert outcome.possible_double is False
+        self.generations = cell.started + self.others + 1
+        self.settle()
+        self.no_more_generations()
 
-    def await_moment(self, moment: str) -> None:
-        """Wait until the request has got so far."""
+    def begin(self, waits_for: str = "") -> None:
+        """Begin anew: nothing is open, nothing is wrong, and only one clock is short."""
+        self.settle()
+        self.no_more_generations(last=True)
+        self.set_clocks(waits_for)
+
+    def no_more_generations(self, *, last: bool = False) -> None:
+        """Nobody has sent the cell's request again after its end; ``last``: do not look again."""
+        expected = self.generations
+        if last:
+            self.generations = None
+        if expected is not None:
+            started = self.standin.counts()["generations_started"]
+            assert started == expected, f"{started} generations were started, not {expected}"
+
+    def set_clocks(self, waits_for: str) -> None:
+        """Let the daemon read its clocks anew: what is waited for is short, the rest patient."""
+        if waits_for == self.waits_for:
+            return
+        text = self.daemon.config.read_text()
+        for name, (who, short_s, long_s) in CLOCKS.items():
+            seconds = short_s if who in waits_for else long_s
+            text, n = re.subn(rf"(?m)^{name} = .*$", f"{name} = {seconds}", text)
+            assert n == 1, f"no {name} in:\n{text}"
+        self.daemon.write(text)
+        self.daemon.ask(m.Reload(), admin=True)
+        self.waits_for = waits_for
+
+    def await_moment(self, moment: str) -> list[Record]:
+        """Wait until the request has got so far; returns what its caller has heard by then."""
         if moment == "delta":
             found = self.peer.receive_until(m.Delta, m.Error, m.Result)
             assert isinstance(found[-1], m.Delta), found[-1]
+            return found
+        if moment == "struck":
+            assert self.relay.struck.wait(10.0), "no byte has come so far"
+        elif moment == "waiting":
+            wait_until(self.running)
         else:
             events = {
                 "connected": "connection_opened",
@@ -261,6 +281,12 @@ class Rig:
                 "begun": "generation_started",
             }
             self.standin.wait_for(events[moment])
+        return []
+
+    def running(self) -> bool:
+        """Whether the daemon has a request under way."""
+        gate = self.daemon.ask(m.Status())["upstreams"]["deepseek"]["gate"]
+        return any(family["in_use"] for family in gate.values())
 
     def heal(self) -> None:
         """Take the fault away."""
@@ -283,9 +309,10 @@ class Rig:
 
     def succeed(self) -> m.Outcome:
         """One request that must succeed."""
-        self.peer.generate(deadline_s=DEADLINE_S)
+        text = text_of(TOKENS)
+        self.peer.generate(prompt_for(text), deadline_s=DEADLINE_S)
         outcome = self.peer.result()
-        assert outcome.finish_reason == "stop"
+        assert (outcome.finish_reason, outcome.content) == ("stop", text)
         return outcome
 
     def none_is_leased(self) -> None:
@@ -296,28 +323,3 @@ class Rig:
             return not any(sessions[s] for s in ("connecting", "leased", "probing", "draining"))
 
         wait_until(at_rest)
-
-
-def compare(cell: Cell, answer: m.Result | m.Error, started: int) -> None:
-    """Compare what came of a request with what its cell says."""
-    outcome = answer.outcome or m.Outcome()  # there is none of a request that was not let in
-    code = "ok" if isinstance(answer, m.Result) else answer.code
-    told = outcome.finish_reason if isinstance(answer, m.Result) else answer.message
-    assert code == cell.code, f"{code}, {told}: {outcome.attempts}"
-    if isinstance(answer, m.Error):
-        exit_status, retryable = CODES[cell.code]
-        assert (MEANINGS[code].exit_status, answer.retryable) == (exit_status, retryable)
-        assert cell.says in answer.message, answer.message
-        assert outcome.attempts[-1].error == code if outcome.attempts else not cell.attempts
-    else:
-        assert outcome.finish_reason == cell.finish_reason
-        assert outcome.content
-    assert tuple(attempt.status for attempt in outcome.attempts) == cell.attempts, told
-    assert outcome.possible_double is cell.double
-    assert started == cell.started, f"{started} generations were started: {outcome.attempts}"
-    assert started <= 1 + cell.double, "a second generation that nobody may start"
-    if cell.content is not None:
-        assert bool(outcome.content) is cell.content, repr(outcome.content[:50])
-    if cell.reused is not None:
-        assert outcome.session is not None
-        assert outcome.session.reused is cell.reused

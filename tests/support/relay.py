@@ -14,13 +14,21 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 GARBAGE = bytes(range(255, -1, -1)) * 2
 """Neither a TLS record nor a line of HTTP; there are line ends in it."""
+COMMENT = b"e\r\n: keep-alive\n\n\r\n"
+"""A chunk of an event stream that says nothing."""
+COMMENT_S = 0.05
 _RST = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, without waiting
+
+
+PASSING = ("hold", "trickle")
+"""What a connection survives."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,9 @@ class Fault:
     """What happens to a connection, and when.
 
     ``act`` is fin, rst, freeze (nothing passes any more, and the connection stays open),
-    garbage (bytes in place of the server's, then silence) or garbage_fin (the same, then FIN).
+    garbage (``data`` in place of the server's bytes, then silence), garbage_fin or garbage_rst
+    (the same, then FIN or RST), comments (in place of the server's bytes, for ever; in the clear
+    only), trickle (from here on one byte at a time) or hold (until ``release``).
     It strikes at the first byte after ``after`` bytes in one direction, or right after the
     bytes ``mark`` (in the clear only), or when a connection is accepted (``at`` is "accept"),
     ``times`` times, None for ever.
@@ -39,6 +49,7 @@ class Fault:
     after: int = 0
     times: int | None = 1
     mark: bytes = b""
+    data: bytes = GARBAGE
 
 
 @dataclass(eq=False)
@@ -51,17 +62,25 @@ class _Link:
     struck: bool = False
     tail: bytes = b""  # the last bytes that passed, while a mark is looked for
 
-    def strike(self, act: str) -> None:
+    def strike(self, act: str, data: bytes = GARBAGE) -> None:
         self.struck = True
         with contextlib.suppress(OSError):
             if act.startswith("garbage"):
-                self.client.sendall(GARBAGE)
+                self.client.sendall(data)
             if act.endswith("fin"):
                 self.client.shutdown(socket.SHUT_WR)
                 _end(self.server)
-            elif act == "rst":
+            elif act.endswith("rst"):
                 _reset(self.client)
                 _end(self.server)
+            elif act == "comments":
+                threading.Thread(target=self._comment, daemon=True).start()
+
+    def _comment(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.client.sendall(COMMENT)
+                time.sleep(COMMENT_S)
 
     def close(self) -> None:
         _end(self.client)
@@ -74,6 +93,10 @@ class Relay:
     def __init__(self, target: int) -> None:
         self.target = target
         self.trickle = ""  # the direction in which bytes pass one at a time
+        self.swap = (b"", b"")  # what the server says, and what arrives of it (in the clear only)
+        self.struck = threading.Event()  # the fault that was armed last has struck
+        self._free = threading.Event()
+        self._free.set()
         self._lock = threading.RLock()
         self._links: set[_Link] = set()
         self._fault: Fault | None = None
@@ -97,6 +120,7 @@ class Relay:
     def arm(self, fault: Fault) -> None:
         """Wait for the moment of a fault; bytes count from now."""
         with self._lock:
+            self.struck.clear()
             self._fault, self._left = fault, fault.times
             for link in self._links:
                 link.passed = {"up": 0, "down": 0}
@@ -122,11 +146,17 @@ class Relay:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def release(self) -> None:
+        """Let pass what was held."""
+        self._free.set()
+
     def heal(self) -> None:
         """Let everything pass again; what was struck stays as it is."""
+        self.release()
         with self._lock:
             self._fault = None
             self.trickle = ""
+            self.swap = (b"", b"")
         if self._listener.fileno() < 0:
             self._listener = self._listen(self.port)
             self._accept(self._listener)
@@ -176,7 +206,7 @@ class Relay:
             fault = self._fault
             if fault is not None and fault.at == "accept":
                 self._use_up()
-                link.strike(fault.act)
+                self._strike(link, fault)
         for direction in ("up", "down"):
             threading.Thread(target=self._pump, args=(link, direction), daemon=True).start()
 
@@ -191,26 +221,43 @@ class Relay:
                 except ConnectionResetError:
                     _reset(sink)  # a RST passes too
                     return
+                self._free.wait()
                 with self._lock:
                     if link.struck:
                         return
-                    data, act = self._due(link, direction, data)
-                if data and direction == self.trickle:
-                    for n in range(len(data)):
-                        sink.sendall(data[n : n + 1])
-                elif data:
-                    sink.sendall(data)
-                if act is not None:
-                    link.strike(act)
+                    if direction == "down":
+                        data = data.replace(*self.swap) if self.swap[0] else data
+                    data, fault, rest = self._due(link, direction, data)
+                self._send(sink, direction, data)
+                if fault is not None:
+                    self._strike(link, fault)
+                    if link.struck:
+                        return
+                    self._free.wait()
+                    self._send(sink, direction, rest)
                 elif not data:
                     sink.shutdown(socket.SHUT_WR)
                     return
 
-    def _due(self, link: _Link, direction: str, data: bytes) -> tuple[bytes, str | None]:
-        """Return what of the data passes, and what happens after it."""
+    def _send(self, sink: socket.socket, direction: str, data: bytes) -> None:
+        size = 1 if direction == self.trickle else len(data)
+        for n in range(0, len(data), size or 1):
+            sink.sendall(data[n : n + size])
+
+    def _strike(self, link: _Link, fault: Fault) -> None:
+        if fault.act == "hold":
+            self._free.clear()
+        elif fault.act == "trickle":
+            self.trickle = fault.at
+        else:
+            link.strike(fault.act, fault.data)
+        self.struck.set()
+
+    def _due(self, link: _Link, direction: str, data: bytes) -> tuple[bytes, Fault | None, bytes]:
+        """Return what of the data passes, what happens after it, and the rest."""
         fault = self._fault
         if fault is None or fault.at != direction or not data:
-            return data, None
+            return data, None, b""
         room = fault.after - link.passed[direction]
         link.passed[direction] += len(data)
         if fault.mark:
@@ -218,12 +265,13 @@ class Relay:
             found = (before + data).find(fault.mark)
             room = len(data) if found < 0 else found + len(fault.mark) - len(before)
             if found < 0:
-                return data, None
+                return data, None, b""
         elif len(data) <= room:
-            return data, None
+            return data, None, b""
         self._use_up()
-        link.struck = True
-        return data[:room], fault.act
+        if fault.act not in PASSING:
+            link.struck = True
+        return data[:room], fault, data[room:]
 
     def _use_up(self) -> None:
         if self._left is not None:

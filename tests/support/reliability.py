@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from support.matrix import STAGES
+from support.matrix import CLOCKS, STAGES
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 Row = Mapping[str, str]
@@ -33,11 +33,14 @@ For every row the tests also hold that
 double*: those are the two cases in which a request that may have arrived is sent once more (a \
 session that had been open before ended without a byte; a 500, 502 or 504), and the result says \
 so (`possible_double`);
+- an answer was there in full, and what was kept of one that broke off was its true beginning;
 - no session stayed leased;
-- the next request, with the fault gone, succeeded at its first attempt.
+- the next request, with the fault gone, succeeded at its first attempt, and until after it \
+nothing had been sent a second time in secret.
 
-The daemon's clocks are set short for this: `connect_s` 0.8 s, `first_byte_s`, `any_byte_s` and \
-`progress_s` 1 s, `probe_timeout_s` 0.4 s, three attempts.
+Where a row waits for one of the daemon's clocks, that one is set short for it: `connect_s` \
+{connect_s:g} s, `first_byte_s`, `any_byte_s` and `progress_s` {any_byte_s:g} s, `probe_timeout_s` \
+{probe_timeout_s:g} s. Three attempts.
 
 - **over**: TLS 1.3, or plain TCP.
 - **the caller gets**: ok, or the error code with the exit status of `zbeam-client`, and whether \
@@ -53,7 +56,8 @@ def render(rows: Sequence[Row]) -> str:
     """The whole document."""
     counts = Counter(row["seen"].split(":")[0] for row in rows)
     text = ", ".join(f"{n} {seen}" for seen, n in sorted(counts.items(), key=lambda c: -c[1]))
-    lines = [HEAD.format(counts=f"**{len(rows)} cells: {text}.**")]
+    short = {name: short_s for name, (_who, short_s, _long_s) in CLOCKS.items()}
+    lines = [HEAD.format(counts=f"**{len(rows)} cells: {text}.**", **short)]
     for stage in STAGES:
         found = sorted(
             (row for row in rows if row["stage"] == stage),
