@@ -10,7 +10,7 @@ import pytest
 
 from support.matrix import PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
-from support.steps import Step
+from support.steps import Step, arm
 from support.waiting import wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("**/faketime/libfaketime*.so.1"))
@@ -99,6 +99,28 @@ CELLS = [
             "[defaults]\nfirst_byte_delay_s = 0.3",
             during=jump(s),
             moment="begun",
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            name,
+            "connecting",
+            "[[rule]]\nnth = 1\naccept_stall = 0.3",
+            during=jump(s),
+            moment="connected",
+        )
+        for name, s in HOURS
+    ],
+    *[
+        Cell(
+            f"{name} in a stall",
+            "connecting",
+            before=arm("freeze", "accept"),
+            during=jump(s),
+            moment="connected",
+            clock="connect",
+            attempts=(None, 200),
         )
         for name, s in HOURS
     ],

@@ -10,6 +10,8 @@ from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 IDLE, PROBE = "idle in pool", "in a probe"
+NAMES = {"fin": "FIN", "rst": "RST", "alert": "TLS alert"}
+HALF_A_CHUNK = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{"object": "li'
 
 
 def bytes_for_nobody(rig: Rig) -> None:
@@ -49,7 +51,7 @@ IDLES = [
     idle("the server restarts: FIN on all sessions", restart),
     *[
         Cell(
-            f"{how.upper()} by the server",
+            f"{NAMES[how]} by the server",
             IDLE,
             f"[defaults]\nclose_idle_after_s = 0.05\nclose_idle = '{how}'",
             used=True,
@@ -57,7 +59,13 @@ IDLES = [
             reused=False,
             over=over,
         )
-        for how, over in [("fin", "TLS"), ("rst", "TLS"), ("fin", "TCP"), ("rst", "TCP")]
+        for how, over in [
+            ("fin", "TLS"),
+            ("rst", "TLS"),
+            ("alert", "TLS"),
+            ("fin", "TCP"),
+            ("rst", "TCP"),
+        ]
     ],
     # Younger than check_after_idle_s, so nothing has proved it: the request itself finds out,
     # and may not be sent again, because silence does not tell whether it has arrived.
@@ -90,6 +98,16 @@ PROBES = [
     probe("FIN", "cut_after_bytes = 0"),
     probe("RST", "cut_after_bytes = 0\ncut = 'rst'"),
     probe("RST", "cut_after_bytes = 0\ncut = 'rst'", over="TCP"),
+    probe("TLS alert", "cut_after_bytes = 0\ncut = 'alert'"),
+    probe("TLS alert in the head", "cut_after_bytes = 40\ncut = 'alert'"),
+    *[
+        probe(f"half a chunk, then {then}", before=arm(act, data=HALF_A_CHUNK), over="TCP", **more)
+        for then, act, more in [
+            ("FIN", "garbage_fin", {}),
+            ("RST", "garbage_rst", {}),
+            ("silence", "garbage", {"clock": "probe"}),
+        ]
+    ],
     probe("FIN in the head", "cut_after_bytes = 40", fast=True),
     probe("RST in the body", "cut_after_bytes = 600\ncut = 'rst'"),
     probe("stall", "first_byte_delay_s = 60", clock="probe"),

@@ -10,7 +10,7 @@ import pytest
 from support import namespace
 from support.matrix import POOL, PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
-from support.steps import Step
+from support.steps import Step, arm, both
 from zbeam_shared import messages as m
 
 MISSING = namespace.missing()
@@ -35,14 +35,19 @@ def network() -> Iterator[None]:
         yield
 
 
-def rig_with(pool: str) -> Iterator[Rig]:
-    with Standin(tls=True) as standin, OwnNetworkRig.build(standin, pool=pool) as rig:
+def rig_with(pool: str, *, tls: bool = True) -> Iterator[Rig]:
+    with Standin(tls=tls) as standin, OwnNetworkRig.build(standin, pool=pool) as rig:
         yield rig
 
 
 @pytest.fixture(scope="module")
 def alone(network: None) -> Iterator[Rig]:
     yield from rig_with(POOL)
+
+
+@pytest.fixture(scope="module")
+def alone_tcp(network: None) -> Iterator[Rig]:
+    yield from rig_with(POOL, tls=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,10 @@ def rule(*what: str, way: str = "--dport") -> Step:
         namespace.iptables("-A", "INPUT", "-p", "tcp", way, str(rig.relay.port), *what)
 
     return step
+
+
+def release(rig: Rig) -> None:
+    rig.relay.release()
 
 
 def drop_three(rig: Rig) -> None:
@@ -154,6 +163,48 @@ CELLS = [
         code="stalled",
         content=True,
         fast=True,
+    ),
+    Cell(
+        "packets vanish in the middle of it",
+        "headers",
+        before=arm("hold", after=100),
+        during=both(DOWN, release),
+        moment="struck",
+        used=True,
+        code="stalled",
+        attempts=(None,),
+    ),
+    Cell(
+        "packets vanish in the middle of it",
+        "headers",
+        before=arm("hold", after=100),
+        during=both(DOWN, release),
+        moment="struck",
+        code="stalled",
+        attempts=(None,),
+        over="TCP",
+        rig="alone_tcp",
+    ),
+    Cell(
+        "packets from the API vanish",
+        "first event",
+        "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.02",
+        before=arm("hold", after=2000),
+        during=both(DOWN, release),
+        moment="struck",
+        used=True,
+        code="stalled",
+        content=False,
+        started=0,
+    ),
+    Cell(
+        "packets from the API vanish",
+        "before [DONE]",
+        "[defaults]\ntokens = 1\ncomments_forever = true\nkeep_alive_interval_s = 0.1",
+        during=DOWN,
+        code="stalled",
+        arrived=1,
+        content=True,
     ),
     Cell("packets to the API vanish", "mid-stream", SLOW, during=UP, content=None, code="stalled"),
 ]

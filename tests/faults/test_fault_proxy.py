@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from support.matrix import SLOW, Cell, Rig, parametrize
+from support.matrix import POOL, PROVING, SLOW, Cell, Rig, parametrize
 from support.proxy import Proxy
 from support.standin import Standin
-from support.steps import Step, strike
+from support.steps import Step, arm, strike
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -17,14 +18,23 @@ BAD = "upstream_unavailable"
 FOR_GOOD = {"code": BAD, "attempts": (None,) * 3, "started": 0}
 
 
-@pytest.fixture(scope="module")
-def proxied() -> Iterator[Rig]:
+def rig_behind_a_proxy(pool: str) -> Iterator[Rig]:
     """A rig whose daemon reaches its relay through a proxy."""
     with Standin(tls=True) as standin, Proxy() as proxy:
-        setting = f'[upstream.deepseek]\nproxy = "http://127.0.0.1:{proxy.port}"\n'
-        with Rig.build(standin, upstream=setting.split("\n", 1)[1]) as rig:
+        setting = f'proxy = "http://127.0.0.1:{proxy.port}"\n'
+        with Rig.build(standin, upstream=setting, pool=pool) as rig:
             rig.proxy = proxy
             yield rig
+
+
+@pytest.fixture(scope="module")
+def proxied() -> Iterator[Rig]:
+    yield from rig_behind_a_proxy(POOL)
+
+
+@pytest.fixture(scope="module")
+def proxied_proving() -> Iterator[Rig]:
+    yield from rig_behind_a_proxy(PROVING)
 
 
 def proxy(mode: str) -> Step:
@@ -36,6 +46,10 @@ def proxy(mode: str) -> Step:
 
 def refuse(rig: Rig) -> None:
     rig.proxy.refuse()
+
+
+def finish(rig: Rig) -> None:
+    rig.proxy.finish()
 
 
 def gone(rig: Rig) -> None:
@@ -51,6 +65,78 @@ CELLS = [
     Cell("proxy answers garbage", "connecting", before=proxy("garbage"), **FOR_GOOD),
     Cell("proxy answers half a line", "connecting", before=proxy("half"), **FOR_GOOD),
     Cell("proxy closes", "connecting", before=proxy("close"), **FOR_GOOD),
+    Cell("proxy opens, then closes", "TLS", before=proxy("opens, then closes"), **FOR_GOOD),
+    Cell("proxy opens, then garbage", "TLS", before=proxy("opens, then garbage"), **FOR_GOOD),
+    Cell(
+        "proxy opens, then hangs",
+        "TLS",
+        before=proxy("opens, then hangs"),
+        clock="connect",
+        **FOR_GOOD,
+    ),
+    Cell(
+        "proxy closes the tunnel, fresh session",
+        "request sent",
+        "[defaults]\nfirst_byte_delay_s = 60",
+        during=finish,
+        moment="begun",
+        code=BAD,
+        attempts=(None,),
+    ),
+    Cell(
+        "proxy closes the tunnel, used session",
+        "request sent",
+        "[[rule]]\nnth = 1\nfirst_byte_delay_s = 60",
+        during=finish,
+        moment="begun",
+        used=True,
+        attempts=(None, 200),
+        double=True,
+        started=2,
+    ),
+    # The record of TLS that holds the head has not come in full, so nothing of it has.
+    Cell(
+        "proxy closes the tunnel in the middle of it",
+        "headers",
+        before=arm("freeze", after=100),
+        during=finish,
+        moment="struck",
+        used=True,
+        attempts=(None, 200),
+        double=True,
+        started=2,
+    ),
+    Cell(
+        "proxy closes the tunnel",
+        "first event",
+        "[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.02",
+        before=arm("freeze", after=2000),
+        during=finish,
+        moment="struck",
+        used=True,
+        code="truncated",
+        content=False,
+        started=0,
+    ),
+    Cell(
+        "proxy closes the tunnel",
+        "before [DONE]",
+        "[defaults]\ntokens = 1\ncomments_forever = true\nkeep_alive_interval_s = 0.1",
+        during=finish,
+        code="truncated",
+        content=True,
+        arrived=1,
+    ),
+    Cell(
+        "proxy closes the tunnel",
+        "in a probe",
+        "[[rule]]\npath = '/models'\nfirst_byte_delay_s = 60",
+        during=finish,
+        moment="sent",
+        used=True,
+        reused=False,
+        rig="proxied_proving",
+    ),
     Cell("proxy closes the tunnel", "idle in pool", before=gone, used=True, reused=False),
     Cell("proxy refuses new tunnels", "idle in pool", before=refuse, used=True, reused=True),
     Cell(
@@ -72,7 +158,7 @@ CELLS = [
 ]
 
 
-@parametrize(*CELLS)
-def test_cell(proxied: Rig, cell: Cell) -> None:
-    proxied.check(cell)
-    assert proxied.proxy.tunnels > 0
+@parametrize(*[replace(cell, rig=cell.rig or "proxied") for cell in CELLS])
+def test_cell(rig: Rig, cell: Cell) -> None:
+    rig.check(cell)
+    assert rig.proxy.tunnels > 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from support.matrix import Cell, Rig, parametrize
-from support.steps import arm, strike, trickle
+from support.steps import arm, strike, swap, trickle
+from zbeam_shared import messages as m
 
 SENT, HEAD = "request sent", "headers"
 BAD = "upstream_unavailable"
+NAMES = {"fin": "FIN", "rst": "RST", "alert": "TLS alert"}
 LONG = "steel " * 200
 """More than the head of the request, which is sent before its body."""
 LARGE = "steel " * 500_000
@@ -58,11 +60,45 @@ def lost(fault: str, scenario: str, over: str, *, fast: bool = False) -> list[Ce
     ]
 
 
+def warm(rig: Rig) -> None:
+    """Let a session be open that no request has used."""
+    rig.daemon.ask(m.Warm(n=1), admin=True)
+
+
 SENDING = [
     *lost("FIN", "cut_after_bytes = 0", "TLS", fast=True),
     *lost("FIN", "cut_after_bytes = 0", "TCP"),
     *lost("RST", "cut_after_bytes = 0\ncut = 'rst'", "TLS"),
     *lost("RST", "cut_after_bytes = 0\ncut = 'rst'", "TCP", fast=True),
+    # A fatal alert is neither a FIN nor a RST: the server means what it says.
+    *[
+        Cell(
+            f"TLS alert, {what} session",
+            SENT,
+            "[defaults]\ncut_after_bytes = 0\ncut = 'alert'",
+            used=what == "used",
+            code=BAD,
+            attempts=(None,),
+            says="alert",
+        )
+        for what in ("used", "fresh")
+    ],
+    # One that was open before the request came is an old one, although nobody has used it.
+    *[
+        Cell(
+            f"{how.upper()}, warm session",
+            SENT,
+            first(f"cut_after_bytes = 0\ncut = '{how}'"),
+            before=warm,
+            attempts=(None, 200),
+            double=True,
+            reused=False,
+            started=2,
+            over=over,
+        )
+        for how in ("fin", "rst")
+        for over in ("TLS", "TCP")
+    ],
     # The stand-in never saw these; the daemon cannot know it.
     Cell(
         "FIN on the way, used session",
@@ -231,14 +267,14 @@ SENDING = [
 HEADS = [
     *[
         Cell(
-            f"{how.upper()} after {n} byte{'s' * (n > 1)} of the head, {what} session",
+            f"{NAMES[how]} after {n} byte{'s' * (n > 1)} of the head, {what} session",
             HEAD,
             cut(n, how),
             used=what == "used",
             code=BAD,
             attempts=(None,),
             over=over,
-            says="head of the response" if how == "fin" else "",
+            says={"fin": "head of the response", "rst": "", "alert": "alert"}[how],
             fast=(n, how, over) == (40, "fin", "TLS"),
         )
         for n, how, what, over in [
@@ -247,6 +283,8 @@ HEADS = [
             (40, "fin", "used", "TLS"),
             (40, "rst", "used", "TCP"),
             (40, "rst", "fresh", "TLS"),
+            (40, "alert", "used", "TLS"),
+            (40, "alert", "fresh", "TLS"),
             (500, "fin", "fresh", "TCP"),
         ]
     ],
@@ -290,6 +328,15 @@ HEADS = [
         code="bad_response",
         started=0,
     ),
+    *[
+        Cell(f"invalid UTF-8 in {where}", HEAD, before=swap(said, arrives), over="TCP")
+        for where, said, arrives in [
+            ("a header", b"Server: elb", b"Server: \xff\xfe\xfd"),
+            ("the name of a header", b"Server: elb", b"S\xff\xfever: elb"),
+            ("the trace id", b"-Trace-Id: ", b"-Trace-Id:\xff"),
+            ("the content type", b"charset=utf-8", b"charset=\xff\xfe\xfd\xfc\xfb"),
+        ]
+    ],
     Cell("the head, then FIN", HEAD, cut(521), code="truncated", content=False, over="TCP"),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from support.matrix import DEADLINE_S, Cell, Rig, parametrize
-from support.steps import arm, trickle
+from support.steps import arm, both, retry_at, swap, trickle
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
@@ -99,6 +99,22 @@ def broken(status: int, code: str, *, tries: int = 1, then: tuple[int, ...] = ()
     ]
 
 
+def damaged(status: int, code: str, says: str = "limit of 25", **more: Any) -> Cell:
+    """An error whose text is not UTF-8 is told as far as it can be read."""
+    return Cell(
+        f"{status} with invalid UTF-8",
+        "headers",
+        always(status, f"message = '{NUMBER}'"),
+        before=swap(b"Your current", b"Y\xff\xfer current"),
+        code=code,
+        started=0,
+        says=says,
+        over="TCP",
+        **more,
+    )
+
+
+NO_DATE = swap(b"\r\nDate: ", b"\r\nXate: ")
 STATUS = [
     refused(400, "invalid_parameters"),
     refused(401, "auth_failed", fast=True),
@@ -164,9 +180,47 @@ STATUS = [
     ),
     *broken(400, "invalid_parameters"),
     *broken(401, "auth_failed"),
+    *broken(402, "insufficient_balance"),
+    *broken(422, "invalid_parameters"),
     *broken(429, "rate_limited", tries=3, then=(200,)),
     *broken(500, BAD, tries=2, then=(200,)),
     *broken(503, BAD, tries=3, then=(200,)),
+    damaged(400, "invalid_parameters", attempts=(400,)),
+    damaged(401, "auth_failed", says="401", attempts=(401,)),
+    damaged(429, "rate_limited", attempts=(429,) * 3),
+    damaged(503, BAD, attempts=(503,) * 3),
+    Cell(
+        "503, Retry-After in invalid UTF-8",
+        "headers",
+        once(503, "retry_after = 1"),
+        before=swap(b"Retry-After: 1", b"Retry-After: \xff"),
+        attempts=(503, 200),
+        over="TCP",
+    ),
+    *[
+        Cell(
+            f"{status} once, Retry-After a date",
+            "headers",
+            before=retry_at(3, status),
+            attempts=(status, 200),
+            least_s=1.5,
+        )
+        for status in (429, 503)
+    ],
+    Cell(
+        "503 once, Retry-After a date, without a date of its own",
+        "headers",
+        before=both(retry_at(3), NO_DATE),
+        attempts=(503, 200),
+        least_s=1.5,
+        over="TCP",
+    ),
+    Cell(
+        "503 once, Retry-After a date that is past",
+        "headers",
+        before=retry_at(-60),
+        attempts=(503, 200),
+    ),
     Cell(
         "503, one byte at a time",
         "headers",

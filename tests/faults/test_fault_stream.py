@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from support.matrix import SLOW, Cell, Rig, parametrize
+from support.scripted import event
 from support.steps import arm, strike, trickle
+from support.verdict import CHARACTERS, TOKENS, text_of
 
 FIRST, MIDDLE, END = "first event", "mid-stream", "before [DONE]"
-TOKENS = 20
 EVENTS = TOKENS + 2
 """The role, the tokens, the end with finish_reason; [DONE] follows."""
 AT = {FIRST: 1, MIDDLE: 10, END: EVENTS}
@@ -14,6 +15,22 @@ AT = {FIRST: 1, MIDDLE: 10, END: EVENTS}
 
 def answers(fault: str) -> str:
     return f"[defaults]\ntokens = {TOKENS}\n{fault}\n"
+
+
+def body(tokens: int, *, ends: bool = False) -> bytes:
+    """An event stream with so much of the text, and what ends it."""
+    text = text_of(TOKENS)[: tokens * CHARACTERS]
+    pieces = [text[n : n + CHARACTERS] for n in range(0, len(text), CHARACTERS)]
+    events = [event({"content": piece}) for piece in ["", *pieces]]
+    return b"".join(events + [event({}, "stop"), b"data: [DONE]\n\n"] * ends)
+
+
+def off_by(n: int, data: bytes) -> str:
+    """A 200 whose Content-Length is wrong."""
+    return (
+        f"[defaults]\nstatus = 200\ncontent_type = 'text/event-stream; charset=utf-8'\n"
+        f"wrong_content_length = {n}\nbody = '''\n{data.decode()}'''"
+    )
 
 
 def at_each_stage(
@@ -26,6 +43,7 @@ def at_each_stage(
             answers(scenario.replace("N", str(n))),
             code=code,
             content=stage != FIRST,
+            arrived=min(n - 1, TOKENS),
             fast=stage == fast,
             **more,  # type: ignore[arg-type]
         )
@@ -37,6 +55,7 @@ CUTS = [
     *at_each_stage("FIN", "cut_after_events = N", "truncated", fast=MIDDLE),
     *at_each_stage("RST", "cut_after_events = N\ncut = 'rst'", "truncated"),
     *at_each_stage("RST", "cut_after_events = N\ncut = 'rst'", "truncated", fast=END, over="TCP"),
+    *at_each_stage("TLS alert", "cut_after_events = N\ncut = 'alert'", "truncated", says="alert"),
     *at_each_stage("stall", "stall_after_events = N", "stalled", fast=MIDDLE),
     *at_each_stage("stall", "stall_after_events = N", "stalled", over="TCP"),
     Cell("malformed event", FIRST, answers("malformed_event = 1"), code="bad_response"),
@@ -173,6 +192,7 @@ AT_THE_BYTE = [
             ("garbage", "garbage"),
         ]
     ],
+    Cell("one byte at a time", END, before=arm("trickle", mark=CHUNK_BEGINS), over="TCP"),
     Cell(
         "silent drop",
         END,
@@ -181,6 +201,16 @@ AT_THE_BYTE = [
         code="stalled",
         content=True,
     ),
+]
+LENGTHS = [
+    Cell(f"content length too {which}", stage, off_by(n, data), started=0, **came)
+    for which, stage, n, data, came in [
+        ("long", FIRST, 9, body(0), {"code": "truncated", "arrived": 0}),
+        ("long", MIDDLE, 9, body(10), {"code": "truncated", "arrived": 10, "content": True}),
+        ("short", MIDDLE, -20, body(10), {"code": "truncated", "arrived": 9, "content": True}),
+        ("long", END, 9, body(TOKENS, ends=True), {}),
+        ("short", END, -9, body(TOKENS, ends=True), {"code": "truncated", "arrived": TOKENS}),
+    ]
 ]
 SLOWLY = [
     Cell("one byte at a time", FIRST, "[defaults]\ntokens = 2\nchunk_bytes = 1", fast=True),
@@ -214,6 +244,16 @@ SLOWLY = [
         content=True,
         says="no data",
         fast=True,
+    ),
+    Cell(
+        "comments for ever",
+        MIDDLE,
+        SLOW,
+        during=strike("comments"),
+        code="stalled",
+        content=True,
+        says="no data",
+        over="TCP",
     ),
     Cell(
         "silence in the queue, after the head",
@@ -297,10 +337,25 @@ ENDS = [
         code="truncated",
         content=True,
     ),
+    Cell(
+        "HTTP/1.0, closed",
+        FIRST,
+        answers("http10 = true\ncut_after_events = 1"),
+        code="truncated",
+        arrived=0,
+    ),
+    Cell(
+        "Connection: close, cut",
+        MIDDLE,
+        answers("close_after = true\ncut_after_events = 10"),
+        code="truncated",
+        content=True,
+        arrived=9,
+    ),
     Cell("Connection: close", END, answers("close_after = true")),
 ]
 
 
-@parametrize(*CUTS, *NETWORK, *AT_THE_BYTE, *SLOWLY, *ENDS)
+@parametrize(*CUTS, *NETWORK, *AT_THE_BYTE, *LENGTHS, *SLOWLY, *ENDS)
 def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)

@@ -9,21 +9,25 @@ import time
 from types import TracebackType
 from typing import Self
 
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 ANSWERS = {
     "502": b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n"
     b"<html></html>",
     "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
     "garbage": bytes(range(255, -1, -1)),
     "half": b"HTTP/1.1 200 Conn",
+    "opens, then closes": ESTABLISHED,
+    "opens, then garbage": ESTABLISHED + bytes(range(255, -1, -1)) * 2,
     "close": b"",
 }
 HANG_S = 30.0
 
 
 class Proxy:
-    """``mode`` is "work", "hang", or one of ``ANSWERS``, which end the connection.
+    """``mode`` is "work", "hang", "opens, then hangs", or one of ``ANSWERS``.
 
-    It knows CONNECT only. ``tunnels`` counts those that were opened.
+    After one of the ``ANSWERS`` it closes. It knows CONNECT only. ``tunnels`` counts those that
+    were opened.
     """
 
     def __init__(self) -> None:
@@ -31,6 +35,7 @@ class Proxy:
         self.tunnels = 0
         self._stop = threading.Event()
         self._open: set[socket.socket] = set()
+        self._servers: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._start(self._run, self._listener)
@@ -61,6 +66,13 @@ class Proxy:
             self._listener = socket.create_server(("127.0.0.1", self.port))
             self._start(self._run, self._listener)
 
+    def finish(self) -> None:
+        """End every tunnel in order: what has come from the server still passes, then FIN."""
+        for server in self._servers:
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RD)
+        self._servers.clear()
+
     def cut(self) -> None:
         """End every connection."""
         for sock in list(self._open):
@@ -90,7 +102,9 @@ class Proxy:
                 if not data:
                     return
                 head += data
-            if mode == "hang":
+            if mode == "opens, then hangs":
+                sock.sendall(ESTABLISHED)
+            if mode.endswith(("hang", "hangs")):
                 self._stop.wait(HANG_S)
             elif mode in ANSWERS:
                 sock.sendall(ANSWERS[mode])
@@ -101,7 +115,8 @@ class Proxy:
                 server = socket.create_connection((host, int(port)), 5.0)
                 server.settimeout(None)
                 self._open.add(server)
-                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                self._servers.append(server)
+                sock.sendall(ESTABLISHED)
                 self.tunnels += 1
                 self._start(_copy, server, sock)
                 _copy(sock, server)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from support.relay import Fault
@@ -41,6 +43,16 @@ def swap(said: bytes, arrives: bytes) -> Step:
     def step(rig: Rig) -> None:
         assert len(said) == len(arrives)
         rig.relay.swap = said, arrives
+
+    return step
+
+
+def retry_at(seconds: float, status: int = 503) -> Step:
+    """Let the first request be refused, with a date as Retry-After that is so far away."""
+
+    def step(rig: Rig) -> None:
+        date = formatdate(time.time() + seconds, usegmt=True)
+        rig.standin.set_scenario(f"[[rule]]\nnth = 1\nstatus = {status}\nretry_after = '{date}'")
 
     return step
 
