@@ -7,6 +7,7 @@ that is cancelled while it waits closes its call on the way out, and that cancel
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -115,6 +116,8 @@ class AsyncClient(BaseClient):
     Any number of tasks of one event loop may call at the same time. Every call raises
     ``ZbeamError``; a call whose task is cancelled is cancelled upstream.
     """
+
+    _starting: asyncio.Future[str] | None = None
 
     # ---- generating ---------------------------------------------------------------------
 
@@ -251,6 +254,20 @@ class AsyncClient(BaseClient):
     async def _start_daemon(self, deadline: float | None) -> str:
         from zbeam_client import autostart
 
-        # If this task is cancelled the thread goes on until the daemon answers: it is no use to
-        # leave one half started.
-        return await asyncio.to_thread(autostart.start, deadline)
+        # One start for all tasks that find no daemon, and one failure: each after the other,
+        # they would all make the same vain attempt. If this task is cancelled the thread goes on
+        # until the daemon answers: it is no use to leave one half started.
+        starting = self._starting
+        if starting is None or starting.done():
+            starting = asyncio.ensure_future(asyncio.to_thread(autostart.start, None))
+            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._starting = starting
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        await asyncio.wait({starting}, timeout=left)
+        if not starting.done():
+            raise ZbeamError(
+                "deadline_exceeded",
+                "zbeamd, which was being started, did not answer in time",
+                hint="allow more with --timeout",
+            )
+        return starting.result()

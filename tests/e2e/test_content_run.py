@@ -269,7 +269,7 @@ def test_an_answer_at_the_token_limit_is_no_answer(
 
 @pytest.mark.parametrize(
     ("scenario", "told"),
-    [("[defaults]\nstatus = 401\n", "key"), ("balance = 0.0\n", "alance")],
+    [("[defaults]\nstatus = 401\n", "API_KEY"), ("balance = 0.0\n", "alance")],
 )
 def test_what_no_item_can_get_past_stops_the_run(
     start: Start, standin: Standin, out: Path, scenario: str, told: str

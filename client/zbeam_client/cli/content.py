@@ -22,7 +22,7 @@ from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
 from zbeam_client.content import store
 from zbeam_client.content.again import RETRIES
-from zbeam_client.content.estimate import NO_DEFAULTS, Defaults, defaults_in
+from zbeam_client.content.estimate import NO_DEFAULTS, defaults_in
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
 from zbeam_client.content.paths import DEFAULT_OUT, DEFAULT_PATTERN
@@ -32,6 +32,7 @@ from zbeam_client.content.remaining import remaining
 from zbeam_client.content.report import Report
 from zbeam_client.content.run import JOBS, Run, RunSettings
 from zbeam_client.content.work import WorkSettings, client_for
+from zbeam_client.endpoint import NoDaemonError
 from zbeam_shared.errors import EXIT_FAILED, ZbeamError
 
 _FILES_A_JOB = 4
@@ -137,7 +138,7 @@ def generate_content(
     if settings.json:
         output.require_stdout()
     # Before anything is written: without a daemon every item would fail.
-    work = replace(work, model=_defaults(settings, work).model)
+    work = _settle(settings, work)
     run_settings = RunSettings(work, jobs, wanted.resume)
     number = 0
     with Manifest(plan.out) as manifest:
@@ -234,7 +235,8 @@ def _allow_files(jobs: int) -> None:
 def _preview(settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings) -> None:
     try:
         # A look at the plan starts no daemon.
-        defaults = _defaults(settings, replace(work, autostart=False))
+        with settings.client() as client:
+            defaults = defaults_in(client.config(), work.upstream)
     except ZbeamError:
         # Whether a file is current depends on the model, and the model may be the daemon's.
         if wanted.resume:
@@ -246,10 +248,20 @@ def _preview(settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings)
     print_preview(settings, plan, defaults)
 
 
-def _defaults(settings: Settings, work: WorkSettings) -> Defaults:
+def _settle(settings: Settings, work: WorkSettings) -> WorkSettings:
+    """Find the daemon of a run, or start one, and complete the settings by what it says.
+
+    A daemon that was there has somebody who looks after it, and a configuration that one of ours
+    need not have: the run stays with that one, and waits for it when it goes away. Only one that
+    the run itself has started is started again.
+    """
     with settings.client(autostart=work.autostart) as client:
-        call(client._find(None))
-        return defaults_in(client.config(), work.upstream)
+        try:
+            work = replace(work, endpoint=call(client._look_for(None)), autostart=False)
+        except NoDaemonError:
+            call(client._find(None))
+        defaults = defaults_in(client.config(), work.upstream)
+    return replace(work, model=defaults.model)
 
 
 def _write(report: Report) -> None:

@@ -71,6 +71,7 @@ class Run:
         self._readers = Counter(key for task in plan.tasks for key in task.depends_on)
         self._workers: list[asyncio.Task[None]] = []
         self._work_changed = asyncio.Condition()
+        self._halt = asyncio.Event()
 
     async def run(self, client: AsyncClient) -> None:
         """Carry the run out, till its end or till ``interrupt``. Raises ``OSError`` only for
@@ -111,7 +112,7 @@ class Run:
                 await self._item(client, task)
             except Exception as error:
                 # A defect of ours; the others must not wait for an item that never ends.
-                self.report.stopped = f"{type(error).__name__}: {error}"
+                self._stop(f"{type(error).__name__}: {error}")
                 raise
             finally:
                 await self._wake()
@@ -149,10 +150,14 @@ class Run:
             self._fail(task, "bad_request", str(error))
             return
         result = await self._produce(client, task, parsed)
+        if result.fatal and self.report.stopped:
+            # It would have failed as the first one did, for no fault of its own: it is left.
+            self.report.use(task, result.tally)
+            return
         if not result.good:
             self._fail(task, result.code, result.problem, result)
             if result.fatal:
-                self.report.stopped = result.problem
+                self._stop(result.problem)
             return
         await self._write(task, inputs, result)
 
@@ -193,7 +198,14 @@ class Run:
         def arrived() -> None:
             self._prefixes.arrived(task.prefix)
 
-        work = Work(client, task, parsed, self._settings.work, arrived if leads else None)
+        work = Work(
+            client,
+            task,
+            parsed,
+            self._settings.work,
+            on_first_token=arrived if leads else None,
+            halt=self._halt,
+        )
         try:
             return await work.run()
         except asyncio.CancelledError:
@@ -217,7 +229,7 @@ class Run:
             reason = f"cannot write {problem.filename or task.path}: {problem.strerror}"
             self._fail(task, "internal", reason, result, result.text)
             # A folder that cannot be written will not take the next file either.
-            self.report.stopped = self.report.stopped or reason
+            self._stop(reason)
         elif problem is not None:
             raise problem
         else:
@@ -229,6 +241,11 @@ class Run:
             raise asyncio.CancelledError
 
     # ---- ends ---------------------------------------------------------------------------
+
+    def _stop(self, reason: str) -> None:
+        """Begin nothing more, and let nobody wait for what the first failure waited for."""
+        self.report.stopped = self.report.stopped or reason
+        self._halt.set()
 
     def _end(self, task: Task, end: str, reason: str, fields: dict[str, Any]) -> None:
         if self._schedule.has_dependents(task.key):

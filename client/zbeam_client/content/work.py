@@ -11,6 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +98,10 @@ def client_for(settings: WorkSettings) -> AsyncClient:
 
 
 class Work:
-    """One item on its way. ``tally`` tells at any time what it has used."""
+    """One item on its way. ``tally`` tells at any time what it has used.
+
+    Once ``halt`` is set nothing more is asked for: what is under way ends, well or not.
+    """
 
     def __init__(
         self,
@@ -105,7 +109,9 @@ class Work:
         task: Task,
         parsed: dict[str, Any],
         settings: WorkSettings,
+        *,
         on_first_token: Callable[[], None] | None = None,
+        halt: asyncio.Event | None = None,
     ) -> None:
         self.tally = Tally()
         self._client = client
@@ -113,6 +119,7 @@ class Work:
         self._parsed = parsed
         self._settings = settings
         self._on_first_token = on_first_token
+        self._halt = halt or asyncio.Event()
         self._began = time.monotonic()
         self._waiting_since: float | None = None
 
@@ -131,6 +138,8 @@ class Work:
                 verdict = again.after(error)
                 if verdict in ("fail", "stop"):
                     return self._failed(error.code, str(error), fatal=verdict == "stop")
+                if self._halt.is_set():
+                    return self._failed(error.code, str(error), fatal=True)
                 if verdict == "wait":
                     waits += 1
                     if not self._patient():
@@ -142,7 +151,9 @@ class Work:
                         return self._failed(error.code, str(error))
                     tries += 1
                     self.tally.retries += 1
-                await asyncio.sleep(again.pause_s(error.code, max(tries, waits), _chance.random()))
+                await self._pause(again.pause_s(error.code, max(tries, waits), _chance.random()))
+                if self._halt.is_set():
+                    return self._failed(error.code, str(error), fatal=True)
                 continue
             waits, self._waiting_since = 0, None
             max_tokens = self._task.parameters.get("max_tokens")
@@ -156,7 +167,7 @@ class Work:
                     tally=self.tally,
                     elapsed_s=time.monotonic() - self._began,
                 )
-            if tries >= self._settings.retries:
+            if tries >= self._settings.retries or self._halt.is_set():
                 return self._failed("invalid", "; ".join(judged.problems))
             tries += 1
             self.tally.retries += 1
@@ -207,6 +218,11 @@ class Work:
             raise
         self.tally.take(response)
         return response
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._halt.wait()
 
     def _patient(self) -> bool:
         now = time.monotonic()
