@@ -25,6 +25,7 @@ from support.daemon import Daemon, Start
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_client.cli.group import run
+from zbeam_client.content import staging
 from zbeam_client.content.checks import check
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
@@ -249,7 +250,40 @@ def test_resume_dry_run_and_overwrite_over_files_that_a_person_edited(
     assert "edited" in replaced["reason"]
     # The model is the daemon's: without one nobody can tell what is current.
     daemon.stop(keep=True)
-    assert daemon.client(*arguments(out, *args, "--resume", "--dry-run", **what)).returncode == 69
+    look = arguments(out, *args, "--resume", "--dry-run", **what)
+    assert daemon.client(*look).returncode == 69
+    # Where all is made by a model of its own nobody need be asked.
+    done = daemon.client("--json", *look, "--model", "deepseek-flash")
+    assert json.loads(done.stdout)["tasks"] == []
+
+
+@pytest.mark.parametrize("how", ["--resume", "--overwrite"])
+def test_what_a_killed_run_had_finished_outlives_a_run_for_another_material(
+    start: Start, standin: Standin, out: Path, how: str
+) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    assert run_of(daemon, out, "--material", "alumina", components="tags,frontmatter")[0] == 0
+    # As kill -9 leaves it between the record and the rename.
+    file = out / "frontmatter" / "alumina-laser-cleaning.md"
+    text = file.read_text()
+    staged = Path(staging.temporary_of(str(file), staging.hash_of(text.encode())))
+    file.rename(staged)
+    standin.forget()
+    # A look at what is left counts it as made, and does not touch it.
+    done = daemon.client(
+        "--json",
+        *arguments(
+            out, "--material", "alumina", "--resume", "--dry-run", components="frontmatter,tags"
+        ),
+    )
+    assert json.loads(done.stdout)["tasks"] == []
+    assert staged.exists()
+    status, report = run_of(daemon, out, "--material", "copper", how, components="frontmatter")
+    assert (status, report["adopted"], report["total"]["made"]) == (0, 1, 1)
+    assert file.read_text() == text
+    assert len(files(out)) == 3
+    assert len(standin.events("request")) == 1
 
 
 def test_an_answer_at_the_token_limit_is_no_answer(

@@ -239,7 +239,7 @@ def _preview(settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings)
             defaults = defaults_in(client.config(), work.upstream)
     except ZbeamError:
         # Whether a file is current depends on the model, and the model may be the daemon's.
-        if wanted.resume:
+        if wanted.resume and any(task.model is None for task in plan.tasks):
             raise
         defaults = NO_DEFAULTS
     if wanted.resume:

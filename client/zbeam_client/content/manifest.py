@@ -7,15 +7,19 @@ The lock beside it is held for as long as a run writes there.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from zbeam_client.files import AtomicFile, write_all
+from zbeam_client.content import staging
+from zbeam_client.files import write_all
 from zbeam_shared.errors import ZbeamError
 
 FOLDER = ".zbeam"
@@ -52,6 +56,7 @@ class Manifest:
         self.spoiled = 0
         """Lines that could not be read, a torn last one apart."""
         self._entries: dict[str, Entry] = {}
+        self._last: dict[str, bytes] = {}
         self._lines = 0
         self._file = -1
         self._lock_file = -1
@@ -89,6 +94,11 @@ class Manifest:
         """Return what is known of a file."""
         return self._entries.get(self.name_of(path))
 
+    def entries(self) -> Iterator[tuple[Path, Entry]]:
+        """Yield all that is known, by the files' paths."""
+        for name, entry in self._entries.items():
+            yield self.out / name, entry
+
     def add(self, path: Path, entry: Entry, facts: dict[str, Any]) -> None:
         """Remember a file, on the disk. Raises ``OSError``; nothing is remembered then."""
         name = self.name_of(path)
@@ -111,9 +121,11 @@ class Manifest:
     def read(self) -> bytes:
         """Fill the entries; returns the text up to the last whole line. Raises ``OSError``."""
         try:
-            text = self.path.read_bytes()
+            file = _open_plain(self.path, os.O_RDONLY)
         except FileNotFoundError:
             return b""
+        with open(file, "rb") as opened:  # noqa: PTH123  a descriptor
+            text = opened.read()
         text = text[: text.rfind(b"\n") + 1]
         for n, line in enumerate(text.splitlines()):
             try:
@@ -122,9 +134,12 @@ class Manifest:
                     self._check_version(found["zbeam_manifest"])
                     continue
                 entry = Entry(str(found["inputs"]), str(found["sha256"]), found.get("replaces"))
-                self._entries[str(found["file"])] = entry
+                name = str(found["file"])
             except (ValueError, KeyError, TypeError):
                 self.spoiled += 1
+            else:
+                self._entries[name] = entry
+                self._last[name] = line
             self._lines += 1
         return text
 
@@ -135,10 +150,10 @@ class Manifest:
         self._take_lock()
         self._ask_for_room()
         text = self.read()
-        if self._lines > 2 * len(self._entries) + _SLACK:
-            text = self._compact(text)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND
-        self._file = os.open(self.path, flags, 0o666)
+        if self.spoiled or self._lines > 2 * len(self._entries) + _SLACK:
+            text = self._compact()
+        self._last.clear()
+        self._file = _open_plain(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         if not text:
             os.ftruncate(self._file, 0)
             write_all(self._file, json.dumps(_HEAD).encode() + b"\n")
@@ -147,8 +162,7 @@ class Manifest:
         os.fsync(self._file)
 
     def _take_lock(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._lock_file = os.open(self.folder / "lock", flags, 0o666)
+        self._lock_file = _open_plain(self.folder / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -164,8 +178,9 @@ class Manifest:
 
     def _ask_for_room(self) -> None:
         """Raise ``OSError`` if the disk is full, before anything is paid for."""
-        probe = self.folder / f"room.{os.getpid()}"
-        file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        probe = self.folder / "room"
+        probe.unlink(missing_ok=True)  # of a run that was killed here
+        file = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, _ROOM)
         except OSError as error:
@@ -183,20 +198,12 @@ class Manifest:
                 hint="use the newer zbeam-client, or choose another folder with --out",
             )
 
-    def _compact(self, text: bytes) -> bytes:
-        """Keep the last line of each file."""
-        last: dict[str, bytes] = {}
-        for line in text.splitlines()[1:]:
-            try:
-                name = json.loads(line)["file"]
-            except (ValueError, KeyError, TypeError):
-                continue
-            last[name] = line
-        lines = [json.dumps(_HEAD).encode(), *last.values()]
+    def _compact(self) -> bytes:
+        """Keep the last line of each file, and none that is damaged; returns the text."""
+        lines = [json.dumps(_HEAD).encode(), *self._last.values()]
         fresh = b"\n".join(lines) + b"\n"
-        with AtomicFile(os.fspath(self.path)) as file:
-            file.commit(fresh)
-        self._lines = len(last)
+        staging.replace(os.fspath(self.path), fresh)
+        self._lines = len(self._last)
         return fresh
 
     def _close(self) -> None:
@@ -204,3 +211,25 @@ class Manifest:
             if file >= 0:
                 os.close(file)
         self._file = self._lock_file = -1
+
+
+def _open_plain(path: Path, flags: int) -> int:
+    """Open a file of the run's own, and nothing else. Raises ``OSError`` and ``ZbeamError``.
+
+    A link would have another file overwritten, and a FIFO would be waited for, for ever.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        file = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            return file
+        os.close(file)
+    raise ZbeamError(
+        "bad_request",
+        f"{path} is a link or another thing that is not a file",
+        hint="remove it, or choose another folder with --out",
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Component, Material
 from zbeam_client.content.names import slug_of, suggestion
 from zbeam_client.content.problems import Problems
+from zbeam_client.content.staging import SUFFIX
 from zbeam_client.content.template import Placeholder, faults_in, placeholders, render
 
 DEFAULT_OUT = Path("content/components")
@@ -41,7 +43,11 @@ def _fault_in_path(path: str) -> str:
     """Return why a path, relative to the output folder, is none; "" if it is good."""
     if not path.isprintable():
         return "has a line break, a control character or another that cannot be seen"
+    if path.partition("/")[0].casefold() == FOLDER:
+        return f"{path!r} would be among the run's own files, in {FOLDER}"
     for part in path.split("/"):
+        if part.casefold().endswith(SUFFIX):
+            return f"{path!r} ends as files do that are not finished: {SUFFIX}"
         if part in ("", ".", ".."):
             return f"{path!r} would not be a file inside the output folder"
         if len(part.encode("utf-8", "replace")) > _LONGEST:

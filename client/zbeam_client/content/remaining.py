@@ -32,7 +32,7 @@ def remaining(plan: Plan, model: str | None) -> Plan:
                 for key in task.depends_on
             }
             inputs = inputs_of(task, parsed, model)
-            seen = store.look(task, inputs, fields_wanted=task.key in wanted)
+            seen = store.look(task, inputs, fields_wanted=task.key in wanted, staged=True)
         except (KeyError, ValueError):
             left.append(task)
             continue

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zbeam_client.content import staging
 from zbeam_client.content.estimate import CHARS_PER_TOKEN
 from zbeam_client.content.manifest import FOLDER
 from zbeam_client.content.model import Plan, Task
 from zbeam_client.content.tally import Tally
-from zbeam_client.files import AtomicFile
 
 REPORT = "report.json"
 ENDS = ("made", "skipped", "kept", "failed")
@@ -174,8 +174,7 @@ class Report:
         """Write the report into the output folder, whole; returns where. Raises ``OSError``."""
         path = self.out / FOLDER / REPORT
         text = json.dumps(self.as_json(), ensure_ascii=False, indent=1) + "\n"
-        with AtomicFile(os.fspath(path)) as file:
-            file.commit(text.encode("utf-8", "replace"))
+        staging.replace(os.fspath(path), text.encode("utf-8", "replace"))
         return path
 
     def _item(self, task: Task) -> dict[str, Any]:

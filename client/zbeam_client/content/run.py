@@ -77,10 +77,7 @@ class Run:
         """Carry the run out, till its end or till ``interrupt``. Raises ``OSError`` only for
         what concerns the output folder as a whole.
         """
-        if self._settings.resume:
-            self.report.adopted = await asyncio.to_thread(self._store.take_over, self._plan)
-        else:
-            await asyncio.to_thread(self._store.clean, self._plan)
+        self.report.adopted = await asyncio.to_thread(self._store.take_over, self._plan)
         ticking = asyncio.create_task(self._tick())
         count = min(self._settings.jobs, len(self._plan.tasks))
         self._workers = [asyncio.create_task(self._worker(client)) for _ in range(count)]

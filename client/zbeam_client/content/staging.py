@@ -82,6 +82,16 @@ def place(temporary: str, path: str) -> None:
     move_into_place(temporary, path)
 
 
+def replace(path: str, data: bytes) -> None:
+    """Put data in a file's place, whole; a link there is replaced. Raises ``OSError``."""
+    temporary = stage(path, data, hash_of(data))
+    try:
+        place(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
 def adopt(path: str, content_hash: str) -> bool:
     """Put a staged file in its place if it is whole; tells whether it was. Raises ``OSError``."""
     temporary = temporary_of(path, content_hash)
@@ -91,21 +101,17 @@ def adopt(path: str, content_hash: str) -> bool:
     return True
 
 
-def remove_stale(folders: Iterable[str], keep: set[str]) -> int:
-    """Remove the staged files of dead runs, ``keep`` apart; returns how many. Raises ``OSError``.
+def left_in(folders: Iterable[str]) -> set[str]:
+    """Return the staged files in folders: dead runs', for the holder of the output folder's lock.
 
-    Only for the holder of the output folder's lock.
+    Raises ``OSError``.
     """
-    removed = 0
+    found: set[str] = set()
     for folder in folders:
         try:
             entries = os.scandir(folder)
         except FileNotFoundError:
             continue
         with entries:
-            found = [entry.path for entry in entries if _TEMPORARY.match(entry.name)]
-        for path in found:
-            if path not in keep:
-                discard(path)
-                removed += 1
-    return removed
+            found |= {entry.path for entry in entries if _TEMPORARY.match(entry.name)}
+    return found

@@ -35,42 +35,45 @@ class Store:
         self._manifest = manifest
 
     def take_over(self, plan: Plan) -> int:
-        """Put in place what killed runs had finished, remove the rest of theirs.
+        """Put in place what killed runs had finished in the folders of a plan, remove the rest.
 
-        Returns how many finished files were put in place.
+        Also what is none of the plan's: it is paid for. Returns how many files were put in place.
         """
+        folders = {task.path.parent for task in plan.tasks} | {self._manifest.folder}
+        left = staging.left_in(map(os.fspath, folders))
         adopted = 0
-        for task in plan.tasks:
-            entry = self._manifest.get(task.path)
-            if entry is None:
-                continue
-            path = os.fspath(task.path)
-            if not os.path.lexists(staging.temporary_of(path, entry.sha256)):
-                continue
-            there = staging.hash_of_file(path)
-            # A file that was edited meanwhile is worth more than what was to replace another.
-            if there is None or there == entry.replaces:
-                adopted += staging.adopt(path, entry.sha256)
-        self.clean(plan)
+        for path, entry in self._manifest.entries() if left else ():
+            name = os.fspath(path)
+            if staging.temporary_of(name, entry.sha256) in left and _may_be_replaced(name, entry):
+                adopted += staging.adopt(name, entry.sha256)
+        for temporary in left:
+            staging.discard(temporary)
         return adopted
 
-    def clean(self, plan: Plan) -> None:
-        """Remove what dead runs left half done in the folders of a plan."""
-        staging.remove_stale({os.fspath(task.path.parent) for task in plan.tasks}, keep=set())
+    def look(self, task: Task, inputs: str, *, fields_wanted: bool, staged: bool = False) -> Seen:
+        """Tell what to do with a file under --resume. Raises ``ValueError`` if it is none.
 
-    def look(self, task: Task, inputs: str, *, fields_wanted: bool) -> Seen:
-        """Tell what to do with a file under --resume. Raises ``ValueError`` if it is none."""
-        data = _read(os.fspath(task.path))
+        ``staged``: what ``take_over`` would put in its place counts as being there.
+        """
+        entry = self._manifest.get(task.path)
+        data = self._staged(task, entry) if staged and entry else None
+        if data is None:
+            data = _read(os.fspath(task.path))
         if data is None:
             return Seen(decide(None, inputs, None, ()), {})
         content_hash = staging.hash_of(data)
-        entry = self._manifest.get(task.path)
         # Only what passed its checks is on record, and the checks are among its inputs.
         known = entry is not None and entry == (inputs, content_hash, entry.replaces)
         judged = Verdict("")
         if not known or fields_wanted:
             judged = check_file(data, task.checks)
         return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
+
+    def _staged(self, task: Task, entry: Entry) -> bytes | None:
+        path = os.fspath(task.path)
+        data = _read(staging.temporary_of(path, entry.sha256))
+        whole = data is not None and staging.hash_of(data) == entry.sha256
+        return data if whole and _may_be_replaced(path, entry) else None
 
     def put(self, task: Task, inputs: str, result: Result) -> str:
         """Put a good answer in its place, on record first; may be called from several threads.
@@ -93,6 +96,11 @@ class Store:
             raise
         staging.place(temporary, path)
         return lost
+
+
+def _may_be_replaced(path: str, entry: Entry) -> bool:
+    """Tell whether nobody has edited a file since its successor was staged."""
+    return staging.hash_of_file(path) in (None, entry.replaces)
 
 
 def read_dependency(file: Outside) -> dict[str, Any]:

@@ -102,6 +102,26 @@ def test_what_is_wrong_with_a_pattern(pattern: str, fault: str) -> None:
     assert fault in faults_in_pattern(pattern)[0]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "category", "fault"),
+    [
+        (".zbeam/report.json", "ceramic", "the run's own files"),
+        (".zbeam/manifest.jsonl", "ceramic", "the run's own files"),
+        (".ZBEAM/{slug}", "ceramic", "the run's own files"),
+        (".{category}/lock", "Zbeam", "the run's own files"),
+        ("{component}/.{slug}.0123456789abcdef.zbeam-new", "ceramic", "not finished"),
+    ],
+)
+def test_no_file_has_the_name_of_one_of_the_runs_own(
+    pattern: str, category: str, fault: str
+) -> None:
+    # It would replace the manifest, or be cleared away as what a dead run left.
+    found = faults_in_pattern(pattern) or [place(pattern, "Alumina", category)[1]]
+    assert fault in found[0]
+    for harmless in (".zbeamer/{slug}", "{slug}/.zbeam", "{slug}.zbeam-newer"):
+        assert faults_in_pattern(harmless) == []
+
+
 def test_the_path_of_z_beam_generator() -> None:
     for pattern, path in (
         (DEFAULT_PATTERN, "text/alumina-laser-cleaning.md"),

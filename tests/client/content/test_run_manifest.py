@@ -15,6 +15,7 @@ import pytest
 from zbeam_client.content import staging
 from zbeam_client.content.manifest import Entry, Manifest
 from zbeam_client.content.model import Checks, Plan, Task
+from zbeam_client.content.report import Report
 from zbeam_client.content.resume import EDITED, EDITED_AND_OLD, NOT_OURS, decide, inputs_of
 from zbeam_client.content.store import Store, require_absent, require_usable
 from zbeam_client.content.work import Result
@@ -177,6 +178,14 @@ def test_but_not_over_a_file_that_was_edited_since(tmp_path: Path) -> None:
     assert names(tmp_path) == ["copper.md"]
 
 
+def test_an_answer_is_kept_when_the_next_run_is_for_another_material(tmp_path: Path) -> None:
+    copper, zinc = task(tmp_path), task(tmp_path, "zinc")
+    killed(tmp_path, "staging", "place")
+    assert take_over(tmp_path, zinc) == 1
+    assert names(tmp_path) == ["copper.md"]
+    assert look(tmp_path, copper, "new") == ("skip", "")
+
+
 @pytest.mark.parametrize(("module", "name"), [("staging", "write_all"), ("manifest", "write_all")])
 def test_half_a_file_and_half_a_record_are_cleared_away(
     tmp_path: Path, module: str, name: str
@@ -221,6 +230,23 @@ def test_a_damaged_line_costs_one_file_its_record_and_no_more(tmp_path: Path) ->
         assert manifest.spoiled == 1
         assert manifest.get(one.path) is None
         assert manifest.get(two.path) is not None
+    # And it is told of once.
+    with Manifest(tmp_path) as manifest:
+        assert manifest.spoiled == 0
+        assert manifest.get(two.path) is not None
+
+
+def test_a_manifest_without_its_head_loses_no_file(tmp_path: Path) -> None:
+    one, two = task(tmp_path), task(tmp_path, "zinc")
+    put(tmp_path, one)
+    put(tmp_path, two)
+    path = tmp_path / ".zbeam" / "manifest.jsonl"
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1] + b"damaged\n")
+    for spoiled in (1, 0):
+        with Manifest(tmp_path) as manifest:
+            assert manifest.spoiled == spoiled
+            assert manifest.get(one.path) is not None
+            assert manifest.get(two.path) is not None
 
 
 def test_superseded_lines_are_dropped_now_and_then(tmp_path: Path) -> None:
@@ -313,6 +339,59 @@ def test_no_link_leads_out_of_the_output_folder(tmp_path: Path, place: str) -> N
     (out / "elsewhere").mkdir()
     (out / place).symlink_to("elsewhere")
     require_usable(plan)
+
+
+@pytest.mark.parametrize("name", ["lock", "manifest.jsonl"])
+@pytest.mark.parametrize("there", ["file", "nothing"])
+def test_a_link_among_the_runs_own_files_is_refused_and_not_followed(
+    tmp_path: Path, name: str, there: str
+) -> None:
+    precious = tmp_path / "precious"
+    if there == "file":
+        precious.write_text("mine")
+    out = tmp_path / "out"
+    (out / ".zbeam").mkdir(parents=True)
+    (out / ".zbeam" / name).symlink_to(precious)
+    with pytest.raises(ZbeamError, match=f"{name} is a link") as caught, Manifest(out):
+        pass
+    assert caught.value.code == "bad_request"
+    assert (precious.read_text() if precious.exists() else "nothing") in ("mine", "nothing")
+    assert precious.exists() == (there == "file")
+
+
+@pytest.mark.parametrize("name", ["lock", "manifest.jsonl"])
+def test_a_fifo_or_a_folder_there_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    place = tmp_path / ".zbeam" / name
+    place.parent.mkdir()
+    os.mkfifo(place)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from zbeam_client.content.manifest import Manifest\n"
+        "with Manifest(Path(sys.argv[1])): pass"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert f"{name} is a link or another thing" in done.stderr
+        place.unlink(missing_ok=False) if place.is_fifo() else place.rmdir()
+        place.mkdir()
+
+
+def test_a_link_in_the_reports_place_is_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    with Manifest(tmp_path / "out") as manifest:
+        link = manifest.folder / "report.json"
+        link.symlink_to(precious)
+        report = Report(Plan((task(manifest.out),), manifest.out))
+        assert json.loads(report.write().read_text())["total"]["left"] == 1
+    assert precious.read_text() == "mine"
+    assert not link.is_symlink()
 
 
 def test_what_is_no_file_is_found_before_anything_is_paid_for(tmp_path: Path) -> None:
