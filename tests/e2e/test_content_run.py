@@ -632,6 +632,20 @@ def test_dry_run_sends_and_writes_nothing(start: Start, standin: Standin, out: P
     assert not out.exists()
 
 
+def test_a_run_costs_no_more_than_dry_run_said(start: Start, standin: Standin, out: Path) -> None:
+    standin.set_scenario(ANSWERS)
+    peak = PRICES.replace("flash]", "flash.peak]").replace(" 0.", " 9.")
+    always = 'hours = ["00:00-24:00"]\ndays = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]\n'
+    daemon = start(extra=PRICES + peak + always)
+    for components, more in (("frontmatter", ()), (ALL, ("--resume",))):
+        what = arguments(out, "--category", "metal", *more, components=components)
+        found = json.loads(daemon.client("--json", *what, "--dry-run").stdout)["estimate"]
+        total = json.loads(daemon.client("--json", *what, timeout=60).stdout)["total"]
+        assert total["made"] == found["tasks"]
+        assert total["retries"] == 0
+        assert 0.2 * found["cost_at_most"] < total["cost"] <= found["cost_at_most"]
+
+
 # ---- how it looks --------------------------------------------------------------------------
 
 

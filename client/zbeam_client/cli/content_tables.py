@@ -81,7 +81,7 @@ def _print_items(what: str, items: list[tuple[Task, str]], report: Report) -> No
 
 def print_preview(settings: Settings, plan: Plan, defaults: Defaults) -> None:
     """Print what a run would send, and roughly what it would use and cost."""
-    found = estimate(plan, defaults.prices, defaults.model)
+    found = estimate(plan, defaults.prices, defaults.model, _file_tokens(plan))
     prefixes = {task.component: task.prefix_chars for task in plan.tasks}
     if settings.json:
         output.print_json(
@@ -117,7 +117,8 @@ def print_preview(settings: Settings, plan: Plan, defaults: Defaults) -> None:
             ("files", f"{found.tasks}, into {plan.out}"),
             (
                 "prompt tokens",
-                f"about {found.prompt_tokens}, {found.hit_tokens} of them from the prefix cache",
+                f"at most about {found.prompt_tokens}, {found.hit_tokens} of them from the prefix "
+                "cache",
             ),
             (
                 "output tokens",
@@ -129,7 +130,7 @@ def print_preview(settings: Settings, plan: Plan, defaults: Defaults) -> None:
                 "cost",
                 "unknown (no daemon with prices for the models answers)"
                 if found.cost is None
-                else f"at most about {found.cost:.4f}",
+                else f"at most about {found.cost:.4f}; what is asked for again comes on top",
             ),
             *(
                 (
@@ -140,6 +141,16 @@ def print_preview(settings: Settings, plan: Plan, defaults: Defaults) -> None:
             ),
         ]
     )
+
+
+def _file_tokens(plan: Plan) -> dict[str, int]:
+    found = {}
+    for key, file in plan.outside.items():
+        try:
+            found[key] = -(-file.path.stat().st_size // CHARS_PER_TOKEN)
+        except OSError:
+            continue  # the run will say what is wrong with it
+    return found
 
 
 def _task(task: Task, plan: Plan, defaults: Defaults) -> dict[str, Any]:

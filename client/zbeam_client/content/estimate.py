@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from zbeam_client.content.model import Plan, Task
-from zbeam_client.content.template import render_visibly
+from zbeam_client.content.template import placeholders, render_visibly
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
 CHARS_PER_TOKEN = 4
 """A rule of thumb for English; code and other scripts take more tokens."""
+CACHE_BLOCK = 64
+"""Tokens: the API's prefix cache keeps whole blocks."""
+_PEAK = ".peak"
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Money for a million tokens, as the daemon's configuration has it."""
+    """The most that a million tokens cost, in or off peak hours, by the daemon's configuration."""
 
     hit: float
     miss: float
@@ -25,7 +28,7 @@ class Price:
 
 
 class Defaults(NamedTuple):
-    """The model for tasks that name none, and the off-peak prices by model."""
+    """The model for tasks that name none, and the prices by model."""
 
     model: str | None
     prices: dict[str, Price]
@@ -54,7 +57,8 @@ def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
             # A model's name may hold dots itself.
             of, _, kind = key.removeprefix(start).rpartition(".")
             if kind in Price.__slots__ and isinstance(value, int | float):
-                prices.setdefault(of, {})[kind] = float(value)
+                found = prices.setdefault(of.removesuffix(_PEAK), {})
+                found[kind] = max(found.get(kind, 0.0), float(value))
     return Defaults(
         model if isinstance(model, str) else None,
         {of: Price(**found) for of, found in prices.items() if len(found) == len(Price.__slots__)},
@@ -67,8 +71,8 @@ class Estimate:
 
     ``hit_tokens`` of the ``prompt_tokens`` can come from the API's prefix cache, because another
     prompt began with them before. ``output_tokens`` is the most that the answers may have, None
-    if a component has no max_tokens. ``cost`` is what all that comes to, None when a price or
-    ``output_tokens`` is unknown.
+    if a component has no max_tokens. ``cost`` is what all that comes to at most, None when a
+    price or ``output_tokens`` is unknown; answers that are asked for again come on top.
     """
 
     tasks: int
@@ -88,15 +92,21 @@ def tokens_in(text: str) -> int:
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
-def estimate(plan: Plan, prices: Mapping[str, Price], default_model: str | None = None) -> Estimate:
+def estimate(
+    plan: Plan,
+    prices: Mapping[str, Price],
+    default_model: str | None = None,
+    file_tokens: Mapping[str, int] | None = None,
+) -> Estimate:
     """Return what a run would take; ``prices`` by model.
 
-    ``default_model`` is the daemon's, for tasks that name none.
+    ``default_model`` is the daemon's, for tasks that name none. ``file_tokens`` is what the
+    plan's outside files have, by their keys.
     """
     prompt_tokens, hit_tokens, output_tokens = 0, 0, 0
     cost = 0.0
     bounded, priced = True, True
-    for task, tokens, hits in _prompts(plan.tasks):
+    for task, tokens, hits in _prompts(plan.tasks, file_tokens or {}):
         most = task.parameters.get("max_tokens")
         prompt_tokens += tokens
         hit_tokens += hits
@@ -117,12 +127,20 @@ def estimate(plan: Plan, prices: Mapping[str, Price], default_model: str | None 
     )
 
 
-def _prompts(tasks: Iterable[Task]) -> Iterable[tuple[Task, int, int]]:
+def _prompts(
+    tasks: Sequence[Task], file_tokens: Mapping[str, int]
+) -> Iterable[tuple[Task, int, int]]:
     """Yield each task, its prompt's tokens, and how many of them an earlier one began with."""
     seen: set[str] = set()
+    # Of a file that is to be made, its fields have no more tokens than its answer may have.
+    longest = {task.key: task.parameters.get("max_tokens") or 0 for task in tasks}
     for task in tasks:
         tokens = tokens_in((task.system or "") + prompt_of(task))
-        # Rounded down: a cache keeps whole blocks.
-        hits = task.prefix_chars // CHARS_PER_TOKEN if task.prefix in seen else 0
+        used = {placeholder.name for placeholder in placeholders(task.template)}
+        for key in task.depends_on:
+            if key.rpartition("/")[2] in used:
+                tokens += longest.get(key) or file_tokens.get(key, 0)
+        blocks = task.prefix_chars // CHARS_PER_TOKEN // CACHE_BLOCK
+        hits = blocks * CACHE_BLOCK if task.prefix in seen else 0
         seen.add(task.prefix)
         yield task, tokens, min(hits, tokens)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from zbeam_client.content.manifest import Manifest
-from zbeam_client.content.model import Plan
+from zbeam_client.content.model import Outside, Plan
 from zbeam_client.content.resume import inputs_of
 from zbeam_client.content.store import Store, read_dependency
 
@@ -14,13 +14,15 @@ from zbeam_client.content.store import Store, read_dependency
 def remaining(plan: Plan, model: str | None) -> Plan:
     """Return the plan with those tasks only that a run under --resume would begin.
 
-    ``model`` is the daemon's, for tasks that name none. Raises ``OSError``.
+    What is made already is outside of it then. ``model`` is the daemon's, for tasks that name
+    none. Raises ``OSError``.
     """
     manifest = Manifest(plan.out)
     manifest.read()
     store = Store(manifest)
     wanted = {key for task in plan.tasks for key in task.depends_on}
     fields: dict[str, dict[str, Any]] = {}
+    made: dict[str, Outside] = {}
     left = []
     for task in plan.tasks:
         try:
@@ -40,4 +42,6 @@ def remaining(plan: Plan, model: str | None) -> Plan:
             left.append(task)
         else:
             fields[task.key] = seen.fields
-    return replace(plan, tasks=tuple(left))
+            if task.key in wanted:
+                made[task.key] = Outside(task.path, task.checks)
+    return replace(plan, tasks=tuple(left), outside={**plan.outside, **made})

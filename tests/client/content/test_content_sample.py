@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,22 @@ def test_an_estimate_counts_what_the_prefix_cache_can_give(site: Site) -> None:
     site.component("text", "x" * 4000 + "{subject}", parameters={"max_tokens": 100})
     plan = site.plan("text", materials=("Alumina", "Zirconia"))
     found = estimate(plan, {"flash": Price(hit=0, miss=1e6, output=1)}, "flash")
-    assert (found.tasks, found.hit_tokens, found.output_tokens) == (2, 1000, 200)
+    assert (found.tasks, found.hit_tokens, found.output_tokens) == (2, 960, 200)
     assert found.prompt_tokens == 1002 * 2
-    assert found.cost == pytest.approx(1002 + 2 + 200 / 1e6)
+    assert found.cost == pytest.approx(1002 + 42 + 200 / 1e6)
+
+
+def test_an_estimate_counts_what_comes_from_other_files(site: Site) -> None:
+    site.component("frontmatter", "{subject}", parameters={"max_tokens": 300})
+    site.component(
+        "caption", "{frontmatter[title]}", parameters={"max_tokens": 8}, depends_on=["frontmatter"]
+    )
+    plan = site.plan("frontmatter", "caption", materials=("Alumina",))
+    own = tokens_in("Alumina") + tokens_in("{frontmatter[title]}")
+    assert estimate(plan, {}).prompt_tokens == own + 300
+    # One that is there counts as it is.
+    made = replace(plan, tasks=plan.tasks[1:])
+    assert estimate(made, {}, None, {"alumina/frontmatter": 70}).prompt_tokens == 5 + 70
 
 
 def test_what_is_not_known_is_none(site: Site) -> None:

@@ -210,12 +210,14 @@ def test_what_the_daemon_says_of_models_and_prices() -> None:
         {"key": "upstream.a.prices.m-1.5.miss", "value": 2},
         {"key": "upstream.a.prices.m-1.5.output", "value": 3},
         {"key": "upstream.a.prices.m-1.5.peak.hit", "value": 9},
+        {"key": "upstream.a.prices.m-1.5.peak.miss", "value": None},
+        {"key": "upstream.a.prices.m-1.5.peak.output", "value": 2},
         {"key": "upstream.b.generation.model", "value": "m-2"},
     ]
     found = defaults_in(config)
     assert found.model == "m-1"
     assert {name: (p.hit, p.miss, p.output) for name, p in found.prices.items()} == {
-        "m-1.5": (1.0, 2.0, 3.0)
+        "m-1.5": (9.0, 2.0, 3.0)  # the dearer of both: a run may get into peak hours
     }
     assert defaults_in(config, "b") == ("m-2", {})
     with pytest.raises(ZbeamError, match="no upstream 'c'"):
