@@ -49,7 +49,11 @@ class Admin:
         self._reload = reload
         self._drain = drain
         self._is_draining = is_draining
-        self._diagnosis = Diagnosis()
+        self._diagnosis = Diagnosis(
+            running,
+            upstreams,
+            lambda: self.remote.allowed if self.remote is not None else None,
+        )
         self._started_at = time.monotonic()
 
     @property
@@ -74,14 +78,13 @@ class Admin:
             case m.Status():
                 return self._status()
             case m.Models():
-                return self._upstreams.get(message.upstream).models()
+                return self._upstreams.get(message.upstream).views.models.get()
             case m.Balance():
-                return self._upstreams.get(message.upstream).fetch("/user/balance")
+                return self._upstreams.get(message.upstream).views.balance.get()
             case m.ShowConfig():
                 return show(self._running.config)
             case m.Doctor():
-                allowed = self.remote.allowed if self.remote is not None else None
-                return self._diagnosis.run(self._running, self._upstreams, allowed)
+                return self._diagnosis.get()
             case m.Flush():
                 counts = [upstream.sessions.flush("flushed") for upstream in upstreams]
                 flushed, draining = (sum(column) for column in zip(*counts, strict=True))

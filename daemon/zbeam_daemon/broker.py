@@ -133,7 +133,7 @@ class Broker:
         elif isinstance(message, m.ADMIN_TYPES) and not caller.admin:
             raise caller.refusal(type(message).__name__.lower())
         else:
-            self._calls.begin(router, identity, request_id, message)
+            self._calls.begin(router, identity, request_id, message, caller)
 
     # ---- generations ------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ request would be. When the first works and the second does not, the fault is our
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import gevent
 
@@ -18,57 +19,59 @@ from zbeam_daemon.direct import ANSWER_S, BODY_LIMIT, Direct
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reload import Running
 from zbeam_daemon.session import ExchangeError, Transport
+from zbeam_daemon.shared_call import SharedCall
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared.checks import Check, cause_of
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
-AT_ONCE = 2
-"""Diagnoses under way at one time: each opens connections of its own."""
 TOTAL_S = 40.0
 """Bound of one diagnosis; the bounds of its steps add up to a little less."""
 
 
 class Diagnosis:
-    """Answers the doctor view."""
+    """Answers the doctor view: one diagnosis for all who ask while it is made.
 
-    def __init__(self) -> None:
-        self._under_way = 0
+    ``allowed`` tells the remote clients, None where there is no socket for them.
+    """
 
-    def run(
-        self, running: Running, upstreams: Upstreams, allowed: AllowList | None
-    ) -> list[JsonMap]:
-        """Make every check; raises ``ZbeamError`` busy while others are at it.
+    def __init__(
+        self, running: Running, upstreams: Upstreams, allowed: Callable[[], AllowList | None]
+    ) -> None:
+        self._running = running
+        self._upstreams = upstreams
+        self._allowed = allowed
+        self._config = running.config
+        self._call = SharedCall(self._make)
 
-        ``allowed`` are the remote clients, None where there is no socket for them.
-        Blocks the calling greenlet for ``TOTAL_S`` at the most, and nobody else.
-        """
-        if self._under_way >= AT_ONCE:
-            raise ZbeamError(
-                "busy", f"{AT_ONCE} diagnoses are under way", hint="try again in a moment"
-            )
-        self._under_way += 1
+    def get(self) -> list[JsonMap]:
+        """Return every check; blocks the calling greenlet for ``TOTAL_S`` at the most."""
+        if self._config is not self._running.config:
+            self._config = self._running.config
+            self._call.forget()  # what is being found out was true of the former one
+        found: list[JsonMap] = self._call.get()
+        return found
+
+    def _make(self) -> list[JsonMap]:
+        config = self._running.config
+        checks = [
+            local_checks.configuration(config, self._running.last_reload),
+            local_checks.file_limit(config),
+        ]
+        allowed = self._allowed()
+        if allowed is not None:
+            checks.append(local_checks.remote_clients(allowed))
+        jobs = {
+            name: gevent.spawn(_upstream, config, upstream)
+            for name, upstream in self._upstreams.current.items()
+        }
         try:
-            config = running.config
-            checks = [
-                local_checks.configuration(config, running.last_reload),
-                local_checks.file_limit(config),
-            ]
-            if allowed is not None:
-                checks.append(local_checks.remote_clients(allowed))
-            jobs = {
-                name: gevent.spawn(_upstream, config, upstream)
-                for name, upstream in upstreams.current.items()
-            }
-            try:
-                gevent.joinall(list(jobs.values()), timeout=TOTAL_S)
-                for name, job in jobs.items():
-                    checks += job.value or [_unfinished(name, job.exception)]
-            finally:
-                gevent.killall(list(jobs.values()))
+            gevent.joinall(list(jobs.values()), timeout=TOTAL_S)
+            for name, job in jobs.items():
+                checks += job.value or [_unfinished(name, job.exception)]
         finally:
-            self._under_way -= 1
+            gevent.killall(list(jobs.values()))
         return [check.plain() for check in checks]
 
 

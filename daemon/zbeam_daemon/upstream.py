@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 
-from zbeam_daemon.answer import bad_response, decode_json
+from zbeam_daemon.api_views import ApiViews
 from zbeam_daemon.backoff import Backoff
 from zbeam_daemon.breaker import Breaker
 from zbeam_daemon.ceiling import Ceiling, limit_in
@@ -20,9 +20,9 @@ from zbeam_daemon.ledger import Ledger
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.log import Log, defect
 from zbeam_daemon.rate import Rate
-from zbeam_daemon.refusal import breaker_error, explain, internal
+from zbeam_daemon.refusal import breaker_error, internal
 from zbeam_daemon.retry import Failure
-from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_daemon.session import Transport
 from zbeam_shared.balance import suffices
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
@@ -37,8 +37,6 @@ PROBES_AT_ONCE = 32
 """Probes under way at one time, however fast they are due."""
 _TROUBLE = ("upstream_unavailable", "stalled", "truncated", "bad_response")
 """What the breaker counts against the upstream."""
-VIEW_LIMIT = 4 * 1024 * 1024
-VIEW_TIMEOUT_S = 30.0
 
 
 class Upstream:
@@ -49,6 +47,7 @@ class Upstream:
         self.name = settings.name
         self.log = log
         self.sessions = LiveSessions(settings, log, self._guard)
+        self.views = ApiViews(self.sessions)
         self.gate = Gate(total=settings.pool.max_sessions, queue=settings.limits.queue)
         self.breaker = Breaker(
             failures=settings.breaker.failures, cooldown_s=settings.breaker.cooldown_s
@@ -127,6 +126,7 @@ class Upstream:
         self.breaker.renew(now)
         self.backoff.renew(now)
         self.sessions.transport = transport
+        self.views.renew()
         return self.sessions.flush("reconfigured")
 
     def load(self) -> str:
@@ -311,7 +311,7 @@ class Upstream:
                 continue
             asked_at = now
             try:
-                found = self.fetch("/user/balance")
+                found = self.views.balance.get()
             except ZbeamError as error:
                 if error.message != told:
                     told = error.message
@@ -322,45 +322,3 @@ class Upstream:
             if exhausted and exhausted != told:
                 self.log.warning(exhausted, upstream=self.name)
             told = exhausted
-
-    # ---- views of the API -------------------------------------------------------------------
-
-    def fetch(self, path: str) -> Any:
-        """GET a JSON view of the API; raises ``ZbeamError``.
-
-        On a connection of its own: a view is answered while every session is busy, and does not
-        count as a use of the cache.
-        """
-        session = None
-        try:
-            with gevent.Timeout(VIEW_TIMEOUT_S):
-                session = Session.open(self.sessions.transport)
-                response = session.request("GET", path)
-                body = response.read_all(VIEW_LIMIT)
-        except (ExchangeError, gevent.Timeout) as error:
-            cause = error.cause if isinstance(error, ExchangeError) else "no answer in time"
-            raise ZbeamError("upstream_unavailable", f"{path}: {cause}") from None
-        finally:
-            if session is not None:
-                session.close()
-        if response.status != 200:
-            raise self._without_key(
-                explain(response.status, body, key_origin=self.settings.key_origin)
-            )
-        try:
-            return decode_json(self.settings.hidden(body.decode()).encode())
-        except (ValueError, RecursionError):
-            raise self._without_key(bad_response(f"{path} is not JSON", body)) from None
-
-    def _without_key(self, error: ZbeamError) -> ZbeamError:
-        # Some servers repeat what they refuse.
-        error.message = self.settings.hidden(error.message)
-        return error
-
-    def models(self) -> list[Any]:
-        """Return the API's list of models; raises ``ZbeamError``."""
-        found = self.fetch("/models")
-        data = found.get("data") if isinstance(found, dict) else None
-        if not isinstance(data, list):
-            raise bad_response("/models is not a list of models", b"")
-        return data

@@ -19,8 +19,11 @@ from support.daemon import Daemon, Peer, Start, chat
 from support.scripted import Scripted, answer_with, event, stream
 from support.standin import Standin
 from support.waiting import wait_until
+from zbeam_daemon.api_views import FRESH_S
+from zbeam_daemon.calls import MAX_OF_ONE, MAX_OF_OTHERS
 from zbeam_shared import messages as m
 from zbeam_shared import wire
+from zbeam_shared.record import Record
 
 V1 = wire.VERSION
 DEEP = b"\x81\xa4chat" + b"\x81\xa1a" * 400 + b"\x01"
@@ -251,19 +254,92 @@ def test_a_storm_of_random_frames_disturbs_nobody(start: Start) -> None:
     assert_serves(daemon)
 
 
-def test_too_many_views_at_once_are_refused_and_the_rest_answered(
+SLOW_VIEWS = "".join(
+    f'[[rule]]\npath = "{path}"\nfirst_byte_delay_s = 20\n' for path in ("/models", "/user/balance")
+)
+
+
+def test_a_caller_who_waits_for_a_slow_api_many_times_keeps_nobody_from_the_daemon(
     start: Start, standin: Standin
 ) -> None:
-    standin.set_scenario('[[rule]]\npath = "/models"\nfirst_byte_delay_s = 2\n')
+    standin.set_scenario(SLOW_VIEWS)
     daemon = start(warm=0)
-    peer = daemon.peer()
+    greedy, other = daemon.peer(), daemon.peer()
     for n in range(300):
-        peer.send(m.Models(), b"%d" % n)
-    answers = [peer.receive(timeout=30)[1] for _ in range(300)]
-    refused = [answer for answer in answers if isinstance(answer, m.Error)]
-    assert {error.code for error in refused} == {"busy"}
-    assert len(refused) == 300 - 256
+        greedy.send(m.Balance(), b"%d" % n)
+    for n in range(300):
+        other.send(m.Models(), b"%d" % n)
+    for peer in (greedy, other):
+        for _ in range(300 - MAX_OF_ONE):
+            refused = peer.receive(timeout=30)[1]
+            assert isinstance(refused, m.Error)
+            assert (refused.code, refused.retryable) == ("busy", True)
+    for view in (m.Status(), m.Stats(), m.Info(), m.ShowConfig()):
+        greedy.send(view, b"view")
+        assert isinstance(greedy.receive()[1], m.Reply)
+    for call in (m.Flush(), m.Warm(n=1), m.Reload()):
+        assert daemon.ask(call, admin=True)
+    for command in ("status", "cache stats", "cache flush", "reload", "drain"):
+        assert daemon.client(*command.split()).returncode == 0, command
+
+
+def test_administrators_have_room_for_calls_that_wait_when_all_others_have_none_left(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(SLOW_VIEWS)
+    daemon = start(warm=0)
+    for _ in range(-(-MAX_OF_OTHERS // MAX_OF_ONE)):
+        crowd = daemon.peer()
+        for n in range(MAX_OF_ONE):
+            crowd.send(m.Balance(), b"%d" % n)
+    last = daemon.peer()
+    wait_until(lambda: code_of(last, m.Balance(), wait_s=0.2) == "busy", timeout=30)
+    assert daemon.ask(m.Warm(n=1), admin=True, timeout=30)["opened"] == 1
+
+
+def code_of(peer: Peer, message: Record, *, wait_s: float) -> str:
+    """The code of the error that answers; "" when no answer comes for so long."""
+    peer.send(message, b"code")
+    if not peer.socket.poll(int(wait_s * 1000)):
+        return ""
+    answer = peer.receive()[1]
+    return answer.code if isinstance(answer, m.Error) else ""
+
+
+@pytest.mark.parametrize("view", [m.Models(), m.Balance()], ids=["models", "balance"])
+def test_the_api_is_asked_once_for_a_view_that_many_ask_for(
+    start: Start, standin: Standin, view: Record
+) -> None:
+    path = "/models" if isinstance(view, m.Models) else "/user/balance"
+    standin.set_scenario(f'[[rule]]\npath = "{path}"\nfirst_byte_delay_s = 1\n')
+    daemon = start(warm=0)
+    peers = [daemon.peer() for _ in range(10)]
+    for peer in peers:
+        for n in range(20):
+            peer.send(view, b"%d" % n)
+    answers = [peer.receive(timeout=30)[1] for peer in peers for _ in range(20)]
+    assert all(answer == answers[0] for answer in answers)
+    assert isinstance(answers[0], m.Reply)
+    asked = len(standin.events("request"))
+    began = time.monotonic()
+    standin.set_scenario("")
+    for _ in range(100):  # one after the other
+        assert peers[0].ask(view) == answers[0].data
+    periods = (time.monotonic() - began) / FRESH_S
+    assert asked == 1
+    assert len(standin.events("request")) <= 2 + periods
     assert_serves(daemon)
+
+
+def test_a_view_is_asked_for_anew_when_the_key_was_changed(start: Start, standin: Standin) -> None:
+    daemon = start(warm=0)
+    assert daemon.ask(m.Balance())
+    standin.set_scenario('[[rule]]\npath = "/user/balance"\nstatus = 500\n')
+    daemon.edit('api_key_env = "DEEPSEEK_API_KEY"', 'api_key_env = "HOME"')
+    assert daemon.ask(m.Reload(), admin=True)["renewed"]
+    peer = daemon.peer()
+    peer.send(m.Balance())
+    assert isinstance(peer.receive()[1], m.Error)
 
 
 class Beat:

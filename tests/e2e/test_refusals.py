@@ -465,7 +465,9 @@ def test_those_who_wait_to_connect_do_not_each_learn_that_nothing_connects(
 
 
 def test_while_the_breaker_tries_only_one_request_does(start: Start, standin: Standin) -> None:
-    standin.set_scenario("[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[defaults]\nfirst_byte_delay_s = 0.5\n")
+    standin.set_scenario(
+        "[[rule]]\nnth = [1, 2, 3]\nstatus = 500\n[defaults]\nfirst_byte_delay_s = 0.5\n"
+    )
     daemon = start(warm=0, extra=ONCE + BREAKER)
     for _ in range(3):
         assert refusal(daemon).code == "upstream_unavailable"

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from zbeam_daemon import calls, diagnosis, outbox, router, states
+from zbeam_daemon import api_views, calls, outbox, router, states
 from zbeam_shared import messages as m
 from zbeam_shared import record, wire
 from zbeam_shared.errors import MEANINGS
@@ -164,8 +164,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert found["lists and maps in it"] == f"{wire.MAX_CONTAINERS:,}"
     assert found["nesting of a map or any"] == f"{record.MAX_DEPTH} levels"
     assert found["request id"] == f"1 to {wire.MAX_ID} bytes"
-    assert found["views and admin calls under way"] == str(calls.MAX_CALLS)
-    assert found["doctor under way"] == str(diagnosis.AT_ONCE)
+    waiting = found["models, balance, doctor and warm that wait for the API"]
+    assert f"{calls.MAX_OF_ONE} of one caller" in waiting
+    assert f"{calls.MAX_OF_OTHERS:,} in all" in waiting
+    assert f"{calls.MAX_OF_ADMINS} of administrators" in waiting
+    assert found["calls of the API for models, and for balance"] == (
+        f"one at a time for an upstream, and {api_views.FRESH_S:g} s between two"
+    )
     assert f"about {outbox.UNREAD_LIMIT // mib} Mi " in found["pieces held back for want of credit"]
     assert found["bytes that wait for one parked connection"] == f"{router.MAX_QUEUED // mib} MiB"
     assert f"{wire.MAX_ANSWER // mib} MiB" in found["body from the daemon"]

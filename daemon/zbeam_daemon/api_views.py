@@ -1,0 +1,76 @@
+"""What the API itself tells of an account: its models, its balance.
+
+However many ask, the API is called once for each of them every few seconds at the most: these
+calls stand in no queue, and count against nobody's limits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+
+from zbeam_daemon.answer import bad_response, decode_json
+from zbeam_daemon.live_sessions import LiveSessions
+from zbeam_daemon.refusal import explain
+from zbeam_daemon.session import ExchangeError, Session
+from zbeam_daemon.shared_call import SharedCall
+from zbeam_shared.errors import ZbeamError
+
+FRESH_S = 2.0
+"""An answer is given again for as long."""
+BODY_LIMIT = 4 * 1024 * 1024
+TIMEOUT_S = 30.0
+
+
+class ApiViews:
+    """The views of one upstream. ``get()`` of each returns it, or raises ``ZbeamError``."""
+
+    def __init__(self, sessions: LiveSessions) -> None:
+        self._sessions = sessions
+        self.models = SharedCall(self._models, fresh_s=FRESH_S)
+        self.balance = SharedCall(lambda: self._fetch("/user/balance"), fresh_s=FRESH_S)
+
+    def renew(self) -> None:
+        """Forget what was answered: another key or address may be answered otherwise."""
+        self.models.forget()
+        self.balance.forget()
+
+    def _models(self) -> list[Any]:
+        found = self._fetch("/models")
+        data = found.get("data") if isinstance(found, dict) else None
+        if not isinstance(data, list):
+            raise bad_response("/models is not a list of models", b"")
+        return data
+
+    def _fetch(self, path: str) -> Any:
+        """GET a JSON view of the API; raises ``ZbeamError``.
+
+        On a connection of its own: a view is answered while every session is busy, and does not
+        count as a use of the cache.
+        """
+        session = None
+        try:
+            with gevent.Timeout(TIMEOUT_S):
+                session = Session.open(self._sessions.transport)
+                response = session.request("GET", path)
+                body = response.read_all(BODY_LIMIT)
+        except (ExchangeError, gevent.Timeout) as error:
+            cause = error.cause if isinstance(error, ExchangeError) else "no answer in time"
+            raise ZbeamError("upstream_unavailable", f"{path}: {cause}") from None
+        finally:
+            if session is not None:
+                session.close()
+        settings = self._sessions.settings
+        if response.status != 200:
+            refusal = explain(response.status, body, key_origin=settings.key_origin)
+            raise self._without_key(refusal)
+        try:
+            return decode_json(settings.hidden(body.decode()).encode())
+        except (ValueError, RecursionError):
+            raise self._without_key(bad_response(f"{path} is not JSON", body)) from None
+
+    def _without_key(self, error: ZbeamError) -> ZbeamError:
+        # Some servers repeat what they refuse.
+        error.message = self._sessions.settings.hidden(error.message)
+        return error
