@@ -97,14 +97,16 @@ class Broker:
     def on_gone(self, router: Router, identity: bytes) -> None:
         """Cancel what a vanished client has open."""
         for request in list(self._peers.get((router, identity), {}).values()):
-            self._log.info("client.gone", request=request.shown_id, client=request.client)
+            self._log.info("client.gone", request=request.shown_id, client=request.client.name)
             self._cancel(request, ZbeamError("cancelled", "the client has gone"))
 
     def revoke(self, allowed: Container[str]) -> None:
         """End the requests of remote clients whose keys are not allowed any more."""
         for request in self._all():
             if request.key and request.key not in allowed:
-                why = ZbeamError("not_allowed", f"the key {request.client} was taken off the list")
+                why = ZbeamError(
+                    "not_allowed", f"the key {request.client.name} was taken off the list"
+                )
                 request.outbox.refuse(why)
                 self._cancel(request, why)
 
@@ -162,7 +164,7 @@ class Broker:
                 "the deadline had passed on arrival",
                 hint="allow more with --timeout",
             )
-        client = caller.name or message.client[:128] or "unnamed"
+        client = caller.client(message.client)
         now = time.monotonic()
         self.clients.check(client, now)
         generation = Generation(
@@ -186,7 +188,8 @@ class Broker:
         self._log.debug(
             "request.accepted",
             request=request.shown_id,
-            client=request.client,
+            client=client.name,
+            remote=client.remote,
             model=call.model,
             stream=message.stream,
             queued=request.queued,
@@ -247,7 +250,8 @@ class Broker:
         self._log.info(
             "request.done",
             request=request.shown_id,
-            client=request.client,
+            client=request.client.name,
+            remote=request.client.remote,
             upstream=upstream.name,
             **usage_fields(generation.call.model, outcome, error),
         )

@@ -10,6 +10,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from zbeam_daemon.config.settings import ClientLimits
 from zbeam_shared.errors import ZbeamError
@@ -17,9 +18,21 @@ from zbeam_shared.errors import ZbeamError
 REMEMBERED = 1000
 """Names kept; the ones that were idle longest are forgotten first."""
 MINUTE_S = 60.0
+MAX_NAME = 128
 OTHERS = "*"
 """In the configuration: the limits of each client that is not named there."""
 NO_LIMITS = ClientLimits()
+
+
+class Client(NamedTuple):
+    """Whose requests are counted together: the local ones of a name, or the remote ones.
+
+    They have accounts, limits and turns apart even where their names are the same, because a
+    local name is only said and a remote one is proved.
+    """
+
+    name: str
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,10 @@ class Caller:
     admin: bool = False
     name: str = ""
     key: str = ""
+
+    def client(self, said: str) -> Client:
+        """Return whose its request is; ``said`` is the name that the message gives."""
+        return Client(self.name, True) if self.key else Client(said[:MAX_NAME] or "unnamed")
 
     def refusal(self, call: str) -> ZbeamError:
         """Return the error for an admin call by one that is no admin."""
@@ -65,18 +82,18 @@ class Account:
 
 
 class Clients:
-    """Accounts by client name, a bounded number of them."""
+    """Accounts by client, a bounded number of them."""
 
     def __init__(self) -> None:
         self.limits: Mapping[str, ClientLimits] = {}
-        self._accounts: dict[str, Account] = {}
-        self.asked: Counter[str] = Counter()
+        self._accounts: dict[Client, Account] = {}
+        self.asked: Counter[Client] = Counter()
         """Requests by group, which is a name without the process id that most of them end in."""
 
-    def check(self, name: str, now: float) -> None:
+    def check(self, client: Client, now: float) -> None:
         """Raise ``ZbeamError`` busy or rate_limited if one more request is over its limits."""
-        account = self._accounts.get(name)
-        limits = self._limits_of(name)
+        account = self._accounts.get(client)
+        limits = self._limits_of(client)
         if account is None or limits is NO_LIMITS:
             return
         underway = account.active + account.queued
@@ -84,7 +101,8 @@ class Clients:
             account.refused += 1
             raise ZbeamError(
                 "busy",
-                f"client {name} may have {limits.requests} open at one time, and has {underway}",
+                f"client {client.name} may have {limits.requests} open at one time, "
+                f"and has {underway}",
                 hint="wait for one to end; the limit is requests in [daemon.clients]",
             )
         wait_s = _wait_s(account.begun, limits.requests_per_minute, now)
@@ -92,38 +110,40 @@ class Clients:
             account.refused += 1
             raise ZbeamError(
                 "rate_limited",
-                f"client {name} may begin {limits.requests_per_minute} a minute: "
+                f"client {client.name} may begin {limits.requests_per_minute} a minute: "
                 f"wait {wait_s:.1f} s",
                 hint="the limit is requests_per_minute in [daemon.clients]",
             )
 
-    def queued(self, name: str, now: float) -> None:
+    def queued(self, client: Client, now: float) -> None:
         """Note a new request."""
-        account = self._accounts.pop(name, None) or Account()
-        self._accounts[name] = account  # at the end: the most recent one
-        per_minute = self._limits_of(name).requests_per_minute
+        account = self._accounts.pop(client, None) or Account()
+        self._accounts[client] = account  # at the end: the most recent one
+        per_minute = self._limits_of(client).requests_per_minute
         if per_minute:
             account.begun.append(now)
         while len(account.begun) > per_minute:
             account.begun.popleft()
         account.queued += 1
         account.total += 1
-        group = _PROCESS.sub("", name) or name
-        self.asked[group if group in self.asked or len(self.asked) < GROUPS else "other"] += 1
+        group = Client(_PROCESS.sub("", client.name) or client.name, client.remote)
+        if group not in self.asked and len(self.asked) >= GROUPS:
+            group = Client("other", client.remote)
+        self.asked[group] += 1
         if len(self._accounts) > REMEMBERED:
-            idle = (n for n, a in self._accounts.items() if not a.active and not a.queued)
+            idle = (c for c, a in self._accounts.items() if not a.active and not a.queued)
             oldest = next(idle, None)
             if oldest is not None:
                 del self._accounts[oldest]
 
-    def started(self, name: str) -> None:
+    def started(self, client: Client) -> None:
         """Note that a waiting request runs now."""
-        self._accounts[name].queued -= 1
-        self._accounts[name].active += 1
+        self._accounts[client].queued -= 1
+        self._accounts[client].active += 1
 
-    def ended(self, name: str, *, was_running: bool) -> None:
+    def ended(self, client: Client, *, was_running: bool) -> None:
         """Note the end of a request."""
-        account = self._accounts[name]
+        account = self._accounts[client]
         if was_running:
             account.active -= 1
         else:
@@ -132,24 +152,25 @@ class Clients:
     def most_active(self, n: int) -> list[dict[str, object]]:
         """Return the ``n`` clients with the most requests: open ones first, then past ones."""
 
-        def use(item: tuple[str, Account]) -> tuple[int, int]:
+        def use(item: tuple[Client, Account]) -> tuple[int, int]:
             account = item[1]
             return account.active + account.queued, account.total
 
         ranked = sorted(self._accounts.items(), key=use, reverse=True)
         return [
             {
-                "name": name,
+                "name": client.name,
+                "remote": client.remote,
                 "active": account.active,
                 "queued": account.queued,
                 "total": account.total,
                 "refused": account.refused,
             }
-            for name, account in ranked[:n]
+            for client, account in ranked[:n]
         ]
 
-    def _limits_of(self, name: str) -> ClientLimits:
-        return self.limits.get(name) or self.limits.get(OTHERS) or NO_LIMITS
+    def _limits_of(self, client: Client) -> ClientLimits:
+        return self.limits.get(client.name) or self.limits.get(OTHERS) or NO_LIMITS
 
 
 def _wait_s(begun: deque[float], per_minute: int, now: float) -> float:

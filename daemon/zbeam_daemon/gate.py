@@ -9,7 +9,7 @@ thousands does not starve somebody's single question. Every operation is O(1).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 REMEMBERED = 100
@@ -20,7 +20,7 @@ REMEMBERED = 100
 class Ticket:
     """One request's place at the gate."""
 
-    client: str
+    client: Hashable
     family: str
     admitted: bool = False
     number: int = 0  # counts up within its client's queue
@@ -33,7 +33,7 @@ class _Family:
     queued: int = 0
     # Clients with waiting tickets, in the order of their next turn. A ticket that was
     # cancelled while it waited is removed from its queue at once, so that counts stay true.
-    waiting: dict[str, OrderedDict[Ticket, None]] = field(default_factory=dict)
+    waiting: dict[Hashable, OrderedDict[Ticket, None]] = field(default_factory=dict)
 
 
 class Gate:
@@ -62,7 +62,7 @@ class Gate:
             state.ceiling = ceiling_of(family)
 
     def submit(
-        self, client: str, family: str, ceiling: int, *, again: bool = False
+        self, client: Hashable, family: str, ceiling: int, *, again: bool = False
     ) -> Ticket | None:
         """Ask for a slot; returns an admitted or a waiting ticket, None when the queue is full.
 

@@ -108,10 +108,17 @@ def _shown(value: object) -> str:
     text = str(value)
     if text and text.isprintable() and not any(c in text for c in ' "='):
         return text
-    # JSON's escapes; characters that nobody can see are written out, as they may move a
-    # terminal's cursor, and so are the halves of pairs that file names are decoded to.
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+    return visible(json.dumps(text, ensure_ascii=False))
+
+
+def visible(text: str) -> str:
+    """Return a text with JSON's escapes for what nobody can see.
+
+    That may move a terminal's cursor, or be half of a pair that a file name was decoded to.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _json_line(head: dict[str, object], fields: dict[str, object]) -> bytes:

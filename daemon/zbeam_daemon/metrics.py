@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 from zbeam_daemon import views
 from zbeam_daemon.broker import Broker
 from zbeam_daemon.latency import BOUNDS_S
+from zbeam_daemon.log import visible
 from zbeam_daemon.reload import Running
 from zbeam_daemon.remote import Remote
 from zbeam_daemon.states import BREAKER
@@ -95,7 +96,7 @@ class DaemonCollector(Collector):
             )
             for name, upstream in upstreams.items():
                 for labels, value in row.read(upstream, now):
-                    family.add_metric((name, *labels), value)
+                    family.add_metric((name, *map(visible, labels)), value)
             yield family
         for phase, (metric, text) in HISTOGRAMS.items():
             histogram = HistogramMetricFamily(f"zbeam_{metric}", text, labels=("upstream",))
@@ -156,10 +157,10 @@ class DaemonCollector(Collector):
         clients = CounterMetricFamily(
             "zbeam_client_requests",
             "Requests by client name without its process id.",
-            labels=("client",),
+            labels=("client", "remote"),
         )
         for client, n in self._broker.clients.asked.items():
-            clients.add_metric((client,), n)
+            clients.add_metric((visible(client.name), "yes" if client.remote else "no"), n)
         yield clients
 
 

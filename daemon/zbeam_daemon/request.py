@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import gevent
 import gevent.event
 
+from zbeam_daemon.clients import Client
 from zbeam_daemon.gate import Ticket
 from zbeam_daemon.generation import Generation
 from zbeam_daemon.outbox import Outbox
@@ -20,7 +21,7 @@ Peer = tuple[Router, bytes]
 class Request:
     """The broker's record of one request, from its message to its end."""
 
-    client: str
+    client: Client
     outbox: Outbox
     generation: Generation
     key: str = ""  # of a remote client

@@ -118,7 +118,7 @@ def test_status(command: Command, daemon: FakeDaemon) -> None:
     assert "flash       1     25        2500       3     4" in shown
     assert "p99          20.0     81.5        900.0  61000.0" in shown
     assert "deepseek-flash        10  1234567  765432  543210          0  1.5000" in shown
-    assert "ann/1        1       0     10" in shown
+    assert "ann/1   yes          1       0     10" in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert json.loads(out(command("status", "--json"))) == STATUS
     rejected = {"key": "pool.warm", "message": "must be a number"}

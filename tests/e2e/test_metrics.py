@@ -123,6 +123,19 @@ def test_callers_cannot_make_series_without_end(start: Start, metrics: Metrics) 
     assert metrics.value("zbeam_client_requests_total") == 150, "none is lost"
 
 
+def test_a_name_cannot_hide_anything_in_the_terminal_that_shows_the_metrics(
+    start: Start, metrics: Metrics
+) -> None:
+    daemon = serving(start, metrics)
+    with Peer(daemon.endpoint) as peer:
+        chat = {"messages": [{"role": "user", "content": "x"}], "model": "m\x1b[2J"}
+        peer.send(m.Generate(chat=chat, client="\x1b[31mann\u202e"))
+        peer.outcome()
+    text = metrics.get()[2]
+    assert [line for line in text.splitlines() if not line.isprintable()] == []
+    assert metrics.value("zbeam_client_requests_total", client=r"\u001b[31mann\u202e") == 1
+
+
 def test_only_scrapes_are_answered_each_on_a_connection_of_its_own(
     start: Start, metrics: Metrics
 ) -> None:

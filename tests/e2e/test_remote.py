@@ -342,6 +342,32 @@ def test_a_client_begins_no_more_requests_a_minute_than_its_own_limit(start: Sta
         peer.result()
 
 
+def test_local_callers_of_its_name_do_not_use_up_the_limits_of_a_remote_key(
+    site: Site, start: Start
+) -> None:
+    keys = pair()
+    site.allow("laptop", keys)
+    metrics = Metrics(free_port())
+    limits = "[daemon.clients.laptop]\nrequests_per_minute = 2\n"
+    daemon = start(extra=site.table + limits, daemon=metrics.setting)
+    with daemon.peer() as local, site.peer(keys) as remote:
+        for _ in range(2):
+            local.generate(client="laptop")
+            local.result()
+        local.generate(client="laptop")
+        assert local.error().code == "rate_limited"
+        for _ in range(2):
+            remote.generate()
+            remote.result()
+        remote.generate()
+        assert remote.error().code == "rate_limited"
+    counted = {c["remote"]: (c["name"], c["total"]) for c in daemon.ask(m.Status())["clients"]}
+    assert counted == {False: ("laptop", 2), True: ("laptop", 2)}
+    for is_remote in ("yes", "no"):
+        name = "zbeam_client_requests_total"
+        assert metrics.value(name, client="laptop", remote=is_remote) == 2
+
+
 # ---- keys and secrets -------------------------------------------------------------------------
 
 

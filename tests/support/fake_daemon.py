@@ -184,7 +184,7 @@ STATUS = {
         }
     },
     "requests": {"active": 1, "queued": 0, "total": 10, "ok": 9, "failed": 0},
-    "clients": [{"name": "ann/1", "active": 1, "queued": 0, "total": 10}],
+    "clients": [{"name": "ann/1", "remote": True, "active": 1, "queued": 0, "total": 10}],
     "bad_messages": 0,
 }
 BALANCE = {

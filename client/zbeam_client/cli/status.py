@@ -247,11 +247,11 @@ def clients_table(found: dict[str, Any]) -> Table:
     rows = [
         [
             output.short(str(entry.get("name")), CLIENT_WIDTH),
-            *(entry.get(name) for name in ("active", "queued", "total", "refused")),
+            *(entry.get(name) for name in ("remote", "active", "queued", "total", "refused")),
         ]
         for entry in found.get("clients", [])
     ]
-    return ("CLIENT", "ACTIVE", "QUEUED", "TOTAL", "REFUSED"), rows
+    return ("CLIENT", "REMOTE", "ACTIVE", "QUEUED", "TOTAL", "REFUSED"), rows
 
 
 def absence(error: ZbeamError) -> str:
