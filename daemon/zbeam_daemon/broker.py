@@ -317,7 +317,7 @@ class Broker:
         generation = request.generation
         return m.Progress(
             waiting_for=generation.waiting_for,
-            waited_s=round(time.monotonic() - generation.started_at, 3),
+            waited_s=round(time.monotonic() - generation.history.started_at, 3),
             position=self._admission.position(request),
             keep_alives=generation.keep_alives,
         )

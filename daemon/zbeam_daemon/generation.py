@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import gevent
 
@@ -18,8 +17,8 @@ from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
 from zbeam_daemon.chat import Call
 from zbeam_daemon.clearance import wait_for_clearance
+from zbeam_daemon.history import History
 from zbeam_daemon.live_sessions import Lease
-from zbeam_daemon.prices import cost
 from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
 from zbeam_daemon.session import ExchangeError, Response
@@ -28,7 +27,7 @@ from zbeam_daemon.states import REQUEST
 from zbeam_daemon.upstream import Upstream
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.machine import Machine
-from zbeam_shared.messages import Attempt, Outcome, SessionUse, Timings
+from zbeam_shared.messages import Outcome, SessionUse
 from zbeam_shared.record import JsonMap
 
 STEPPED_BACK = retry.Failure(retry.CONNECTING)
@@ -63,24 +62,18 @@ class Generation:
         self.call = call
         self.name = name  # its request id, as the log shows it
         self.waiting_for = "slot"
-        self.started_at = time.monotonic()
+        self.history = History()
         self._settings = upstream.settings  # a reload does not change a request under way
         total_s = self._settings.timeouts.total_s
         self.patience_s = total_s if deadline_s is None else min(deadline_s, total_s)
-        self.deadline = self.started_at + self.patience_s
+        self.deadline = self.history.started_at + self.patience_s
         self._fresh = fresh
         self._on_delta = on_delta
         self._wait_again = wait_again
         self._answer = Answer()
         self._reader: Reader | None = None
-        self._attempts: list[Attempt] = []
-        self._use: SessionUse | None = None
-        self._doubled = False
         self._may_double = False  # the next try may be billed a second time
         self._stale = False
-        self._trace_id: str | None = None
-        self._ended_at: float | None = None
-        self._ms: dict[str, float] = {}
 
     def run(self) -> ZbeamError | None:
         """Carry the request out; returns None when it succeeded, else why it did not.
@@ -88,7 +81,7 @@ class Generation:
         ``Cancelled`` passes through; whatever happens, no session is left leased.
         """
         self.machine.fire("admit")
-        self._ms["queue"] = round((time.monotonic() - self.started_at) * 1000, 3)
+        self.history.took("queue", self.history.started_at)
         timer = gevent.Timeout.start_new(max(0.0, self.deadline - time.monotonic()))
         try:
             error = self._try_until_done()
@@ -98,11 +91,12 @@ class Generation:
             error = self.deadline_error()
         finally:
             timer.close()
-            self._ended_at = time.monotonic()
-        if self._use is not None:
+            self.history.ended_at = time.monotonic()
+        used = self.history.session
+        if used is not None:
             counters = self.upstream.counters
-            counters.hits += self._use.reused
-            counters.misses += not self._use.reused
+            counters.hits += used.reused
+            counters.misses += not used.reused
         self.machine.fire("fail" if error else "complete")
         return error
 
@@ -122,29 +116,7 @@ class Generation:
 
     def outcome(self) -> Outcome:
         """Return what is known of the request now."""
-        answer = self._answer
-        total_ms = ((self._ended_at or time.monotonic()) - self.started_at) * 1000
-        return Outcome(
-            content=answer.content,
-            reasoning=answer.reasoning,
-            tool_calls=answer.tool_calls or None,
-            logprobs=answer.logprobs or None,
-            model=answer.model,
-            finish_reason=answer.finish_reason,
-            usage=answer.usage,
-            cost=cost(
-                answer.usage,
-                answer.model or self.call.model,
-                self._settings.prices,
-                datetime.now(UTC),
-            ),
-            attempts=list(self._attempts),
-            session=self._use,
-            timings_ms=Timings(total=round(total_ms, 3), **self._ms),
-            trace_id=self._trace_id,
-            possible_double=self._doubled,
-            extra=answer.extra,
-        )
+        return self.history.outcome(self._answer, self.call.model, self._settings.prices)
 
     def forget(self) -> None:
         """Let go of the prompt and of everybody else, at the end.
@@ -178,8 +150,8 @@ class Generation:
             again = retry.decide(
                 failure,
                 self._settings.retry,
-                tries=len(self._attempts),
-                doubled=self._doubled,
+                tries=len(self.history.attempts),
+                doubled=self.history.doubled,
                 left_s=self.deadline - time.monotonic(),
                 rng=_random,
             )
@@ -255,12 +227,12 @@ class Generation:
             session = lease.session
             if self._may_double:
                 self._may_double = False
-                self._doubled = True
+                self.history.doubled = True
                 self.upstream.counters.possible_doubles += 1
             response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
             self.upstream.breaker.answers += 1
             status = response.status
-            self._trace_id = response.headers.get("X-Ds-Trace-Id")
+            self.history.trace_id = response.headers.get("X-Ds-Trace-Id")
             if status == 200:
                 self.upstream.breaker.answering()
                 error = self._read_answer(response, reader)
@@ -297,13 +269,11 @@ class Generation:
                 self.upstream.breaker.undecided(began)
             none_made = stepped_back or (error is not None and error.code == "breaker_open")
             if not none_made:
-                self._attempts.append(
-                    Attempt(
-                        status=status,
-                        error=verdict if error is None else error.code,
-                        elapsed_ms=round((time.monotonic() - began) * 1000, 3),
-                        session=session_id,
-                    )
+                self.history.attempt(
+                    began,
+                    status=status,
+                    error=verdict if error is None else error.code,
+                    session=session_id,
                 )
         if error is not None:
             # Some servers repeat what they refuse.
@@ -340,8 +310,10 @@ class Generation:
             self.upstream.learn(self.call, ZbeamError("upstream_unavailable", cause), None, began)
 
     def _note_lease(self, lease: Lease, began: float) -> None:
-        self._ms["connect"] = round((time.monotonic() - began) * 1000, 3)
-        self._use = SessionUse(id=lease.pooled.id, age_s=round(lease.age_s, 3), reused=lease.reused)
+        self.history.took("connect", began)
+        self.history.session = SessionUse(
+            id=lease.pooled.id, age_s=round(lease.age_s, 3), reused=lease.reused
+        )
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -374,8 +346,7 @@ class Generation:
         return answer.done
 
     def _pass_on(self, deltas: list[JsonMap]) -> None:
-        if "first_token" not in self._ms:
-            self._ms["first_token"] = round((time.monotonic() - self.started_at) * 1000, 3)
+        self.history.answering()
         self.waiting_for = "data"
         self.machine.fire("chunk")
         self._on_delta(deltas)
