@@ -14,6 +14,11 @@ from zbeam_daemon.request import Request
 from zbeam_daemon.upstream import Upstream
 from zbeam_shared.errors import ZbeamError
 
+LARGE = 64 * 1024
+MAX_LARGE = 512 * 1024 * 1024
+"""Bytes of all open requests of more than ``LARGE`` bytes together. They stay in memory to be sent
+again; the small ones, which are nearly all there are, are bounded by their number."""
+
 
 class Admission:
     """Lets requests in; ``start`` is called for each that begins."""
@@ -21,9 +26,18 @@ class Admission:
     def __init__(self, start: Callable[[Request], None]) -> None:
         self._start = start
         self._by_ticket: dict[Ticket, Request] = {}
+        self._large = 0
 
     def submit(self, request: Request) -> None:
-        """Get a request a ticket; raises ``ZbeamError`` busy when the queue is full."""
+        """Get a request a ticket; raises ``ZbeamError`` busy when there is no room for it."""
+        large = _large(request)
+        if large and self._large + large > MAX_LARGE:
+            raise ZbeamError(
+                "busy",
+                f"requests of more than {LARGE // 1024} KiB that wait or run hold "
+                f"{self._large:,} bytes, and this one has {large:,} (limit {MAX_LARGE:,})",
+                hint="try again when some of them have ended; smaller ones are taken",
+            )
         if not self._get_ticket(request, again=False):
             upstream = request.generation.upstream
             limit = upstream.settings.limits.queue
@@ -32,6 +46,12 @@ class Admission:
                 f"the queue is full ({limit} requests wait; {upstream.load()})",
                 hint="try again later, or raise limits.queue",
             )
+        self._large += large
+
+    def end(self, request: Request) -> None:
+        """Let go of a request that is over."""
+        self._large -= _large(request)
+        self.give_back(request)
 
     def wait_again(self, request: Request, delay_s: float) -> None:
         """Let others have a request's slot until it is time to try again, then queue for one.
@@ -79,3 +99,9 @@ class Admission:
                 self._start(request)
             else:
                 request.turn.set()
+
+
+def _large(request: Request) -> int:
+    """Return the bytes of a large request, and 0 for a small one."""
+    size = len(request.generation.call.body)
+    return size if size > LARGE else 0

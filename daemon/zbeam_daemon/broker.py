@@ -237,7 +237,7 @@ class Broker:
             del self._peers[request.peer]
         self.last_work_at = time.monotonic()
         del self._open[request]
-        self._admission.give_back(request)
+        self._admission.end(request)
         self._account(request, outcome, error)
         request.generation.forget()
 

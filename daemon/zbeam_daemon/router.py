@@ -25,11 +25,17 @@ from zbeam_shared.wire import MAX_BODY
 RETRY_S = 0.02
 MAX_QUEUED = 64 * 1024 * 1024
 """Bytes that may wait for one parked client; beyond that it is given up."""
+MAX_SIZE = 2 * MAX_BODY
+"""Bytes of one message that are kept. Far above the limit that is answered with an error."""
+MAX_FRAMES = 16
+"""Frames of one message that are kept, with the client's identity before them; ZAP has most."""
 _POLLIN = int(zmq.POLLIN)  # an operation on zmq's own flag would make an enum member each time
 HANDSHAKE_S = 5.0
 """A connection that has not proved its key by then is closed."""
 BURST = 64
 """Messages taken in a row before other greenlets have their turn."""
+FRAMES_BURST = 1000
+"""Frames of one message taken in a row."""
 
 
 @dataclass(slots=True)
@@ -68,8 +74,8 @@ class Router:
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.BACKLOG, 4096)
-        # Far above the limit that is answered with an error; beyond this libzmq hangs up.
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 2 * MAX_BODY)
+        # Of one frame; beyond this libzmq hangs up. It knows no bound on a whole message.
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_SIZE)
         # A client that was killed or stopped is noticed by libzmq itself, even when it is only
         # waiting; one that is alive and reads slowly is not, which is as it should be.
         # At worst: one interval to the ping, the time-out, and one more to the next message to that
@@ -152,24 +158,42 @@ class Router:
     def _receive(self) -> None:
         taken = 0
         while True:
-            user = ""
-            try:
-                if self._secured:
-                    parts = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-                    user = str(parts[-1].get("User-Id"))
-                    identity, *frames = (part.bytes for part in parts)
-                else:
-                    identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            # In calls of their own, so that nothing here holds a message while we wait.
+            if not self._take():
                 self._readable.wait()
                 self._readable.clear()
                 continue
-            except MemoryError:
-                continue  # the message is lost; going deaf would be worse
-            self._on_frames(self, identity, frames, user)
             taken += 1
             if taken % BURST == 0:
                 gevent.sleep(0)
+
+    def _take(self) -> bool:
+        """Take one message and have it handled; False when there is none."""
+        user = ""
+        frames: list[bytes] = []
+        size, more = 0, True
+        while more:
+            try:
+                if self._secured:
+                    part = self._socket.recv(zmq.NOBLOCK, copy=False)
+                    more = part.more
+                    user = user if more else str(part.get("User-Id"))
+                    frame = part.bytes
+                else:
+                    frame = self._socket.recv(zmq.NOBLOCK)
+                    more = bool(self._socket.getsockopt(zmq.RCVMORE))
+            except zmq.Again:
+                return False
+            except MemoryError:
+                frame = b""
+                more = bool(self._socket.getsockopt(zmq.RCVMORE))
+            size += len(frame)
+            # What is beyond the limits is not kept, and its message is refused for the gap.
+            frames.append(frame if size <= MAX_SIZE and len(frames) < MAX_FRAMES else b"")
+            if len(frames) % FRAMES_BURST == 0:
+                gevent.sleep(0)
+        self._on_frames(self, frames[0], frames[1:], user)
+        return True
 
     def _try(self, identity: bytes, frames: list[bytes]) -> bool:
         """Send now; False when the client's pipe is full."""

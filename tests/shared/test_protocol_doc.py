@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from zbeam_daemon import api_views, calls, outbox, router, states
+from zbeam_daemon import admission, api_views, calls, outbox, router, states
 from zbeam_shared import messages as m
 from zbeam_shared import record, wire
 from zbeam_shared.errors import MEANINGS
@@ -161,6 +161,9 @@ def test_the_limits_are_those_of_the_code() -> None:
     found = {what: limit for what, limit, _beyond in table[1:]}
     mib = 1024 * 1024
     assert found["body from a client"] == f"{wire.MAX_BODY // mib} MiB"
+    assert found["a message from a client with all its frames"] == f"{router.MAX_SIZE // mib} MiB"
+    large = f"bytes of all open requests of more than {admission.LARGE // 1024} KiB together"
+    assert found[large] == f"{admission.MAX_LARGE // mib} MiB"
     assert found["lists and maps in it"] == f"{wire.MAX_CONTAINERS:,}"
     assert found["nesting of a map or any"] == f"{record.MAX_DEPTH} levels"
     assert found["request id"] == f"1 to {wire.MAX_ID} bytes"
