@@ -195,10 +195,17 @@ class Broker:
             queued=request.queued,
         )
         request.outbox.send(m.Accepted(position=self._admission.position(request)))
-        if not request.queued:
+        if request.queued:
+            request.set_alarm(self._end_in_queue)
+        else:
             self._start(request)
 
+    def _end_in_queue(self, request: Request) -> None:
+        request.generation.machine.fire("fail")
+        self._finish(request, request.generation.deadline_error())
+
     def _start(self, request: Request) -> None:
+        request.clear_alarm()
         self.clients.started(request.client)
         if request.queued:
             # Before anything goes upstream: a client that never hears this knows that its
@@ -224,6 +231,7 @@ class Broker:
 
     def _finish(self, request: Request, error: ZbeamError | None) -> None:
         """Send what ends a request, and let the next one have its slot."""
+        request.clear_alarm()
         try:
             outcome = request.generation.outcome()
         except Exception as failure:  # noqa: BLE001  whatever it is, the slot must come back
@@ -298,10 +306,7 @@ class Broker:
             self.admit_waiting(upstream)
         for request in self._all():
             generation = request.generation
-            if request.greenlet is None and now >= generation.deadline:
-                generation.machine.fire("fail")
-                self._finish(request, generation.deadline_error())
-            elif now >= generation.deadline + OVERDUE_S and request.cancelled is None:
+            if now >= generation.deadline + OVERDUE_S and request.cancelled is None:
                 # It should have ended by itself, so this is a defect of ours. Its slot of the
                 # account must come back all the same.
                 self._log.error(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import gevent
 import gevent.event
@@ -31,6 +33,18 @@ class Request:
     cancelled: ZbeamError | None = None  # why, once it is to be cancelled
     queued: bool = False  # the gate did not admit it at once
     begun: bool = False
+    _alarm: Any = None
+
+    def set_alarm(self, ring: Callable[[Request], None]) -> None:
+        """Have ``ring`` called at the deadline, unless the alarm is cleared before."""
+        self._alarm = gevent.get_hub().loop.timer(self.generation.patience_s)
+        self._alarm.start(ring, self, update=True)
+
+    def clear_alarm(self) -> None:
+        """Let the deadline pass; whoever carries the request out keeps it."""
+        if self._alarm is not None:
+            self._alarm.close()
+            self._alarm = None
 
     @property
     def peer(self) -> Peer:

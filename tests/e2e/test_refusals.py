@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
@@ -14,6 +15,7 @@ from support.daemon import Daemon, Peer, Start
 from support.scripted import Scripted, answer_with, event, reply, stream
 from support.standin import Standin
 from support.waiting import wait_until
+from zbeam_daemon.broker import TICK_S
 from zbeam_daemon.live_sessions import CONNECTS_AT_ONCE
 from zbeam_shared import messages as m
 
@@ -374,6 +376,22 @@ def test_a_deadline_counts_the_time_in_the_queue(start: Start, standin: Standin)
     assert "waiting for: slot" in error.message
     assert attempts_of(error) == []
     assert standin.counts()["requests"] == {"/chat/completions": 1}
+
+
+def test_who_waits_in_the_queue_is_told_at_the_deadline_and_not_at_the_next_heartbeat(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario(SLOW)
+    daemon = start(warm=0, limits="concurrency.flash = 1")
+    peer = daemon.peer()
+    peer.generate()
+    peer.receive_until(m.Delta)
+    took_ms = []
+    for _ in range(9):
+        outcome = refusal(daemon, deadline_s=0.15).outcome
+        assert outcome is not None
+        took_ms.append(outcome.timings_ms.total)
+    assert statistics.median(took_ms) < 150 + 1000 * TICK_S / 2
 
 
 def test_the_configured_total_is_a_deadline_too(start: Start, standin: Standin) -> None:
