@@ -320,6 +320,21 @@ def test_what_no_item_can_get_past_stops_the_run(
     assert report["stopped"]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_wait_for_an_api_that_refuses_ends_with_the_timeout(
+    start: Start, standin: Standin, out: Path, status: int
+) -> None:
+    # Each of the daemon's own tries is part of it, from the first one on.
+    standin.set_scenario(f"[defaults]\nstatus = {status}\n")
+    daemon = start()
+    ended, report = run_of(
+        daemon, out, "--material", "copper", "--timeout", "5", components="frontmatter"
+    )
+    assert ended == 1
+    assert report["total"]["retries"] == 0
+    assert 1 < report["elapsed_s"] < 6.5
+
+
 def test_what_only_one_item_has_wrong_does_not(start: Start, standin: Standin, out: Path) -> None:
     standin.set_scenario(rule("status = 422", prompt_contains="Name: Copper") + ANSWERS)
     daemon = start()

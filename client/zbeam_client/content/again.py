@@ -46,7 +46,15 @@ def after(error: ZbeamError) -> Verdict:
         unsure = error.http_status not in (None, 429, 503)
         lost = error.code == "daemon_unavailable" and error.exit_status == EXIT_TRY_AGAIN
         return "again" if begun or unsure or lost else "wait"
+    if error.code == "deadline_exceeded" and _all_refused(error):
+        return "wait"
     return "again" if error.code in _AGAIN else "fail"
+
+
+def _all_refused(error: ZbeamError) -> bool:
+    """Tell whether the API was asked and refused each time before it began to generate."""
+    attempts = error.outcome.attempts if error.outcome is not None else []
+    return bool(attempts) and all(attempt.status in (429, 503) for attempt in attempts)
 
 
 def pause_s(code: str, tries: int, chance: float) -> float:

@@ -28,13 +28,15 @@ from zbeam_shared.record import JsonMap
 OUTAGE_S = 120.0
 """How long an item without a deadline waits for a daemon, an upstream or a place."""
 
+_LEAST_S = 0.01
 _FIELDS = {*GenerationRequest.FIELDS} - {"prompt", "system_prompt", "messages", "upstream", "extra"}
 _chance = random.Random()  # noqa: S311  spreads waits, no secret
 
 
 @dataclass(frozen=True, slots=True)
 class WorkSettings:
-    """How items are worked on. ``timeout_s`` is the deadline of each request in seconds.
+    """How items are worked on. ``timeout_s`` is the deadline of each request in seconds, with all
+    tries of it that got nothing.
 
     ``retries`` bounds the tries after the first which may be paid for. ``model`` is for tasks
     that name none; None leaves it to the daemon.
@@ -132,6 +134,7 @@ class Work:
         messages = original
         tries = waits = 0
         while True:
+            begun = time.monotonic()
             try:
                 response = await self._ask(messages)
             except ZbeamError as error:
@@ -140,9 +143,15 @@ class Work:
                     return self._failed(error.code, str(error), fatal=verdict == "stop")
                 if self._halt.is_set():
                     return self._failed(error.code, str(error), fatal=True)
+                pause_s = again.pause_s(error.code, max(tries, waits) + 1, _chance.random())
                 if verdict == "wait":
                     waits += 1
-                    if not self._patient():
+                    if self._waiting_since is None:
+                        # A deadline counts from the first try; without one it may have waited
+                        # long for its turn, and that is no outage.
+                        bounded = self._settings.timeout_s is not None
+                        self._waiting_since = begun if bounded else time.monotonic()
+                    if self._patience_s() <= pause_s:
                         outage = error.code in again.OUTAGES
                         return self._failed(error.code, str(error), fatal=outage)
                 else:
@@ -151,7 +160,7 @@ class Work:
                         return self._failed(error.code, str(error))
                     tries += 1
                     self.tally.retries += 1
-                await self._pause(again.pause_s(error.code, max(tries, waits), _chance.random()))
+                await self._pause(pause_s)
                 if self._halt.is_set():
                     return self._failed(error.code, str(error), fatal=True)
                 continue
@@ -194,8 +203,15 @@ class Work:
             messages=messages, upstream=settings.upstream, extra=extra, **named
         )
         self.tally.calls += 1
+        timeout_s = None
+        if settings.timeout_s is not None:
+            # Asked for again after a wait it is the same request: the deadline is its own.
+            timeout_s = max(_LEAST_S, self._patience_s())
         stream = self._client.stream(
-            request, deltas=self._on_first_token is not None, fresh=settings.fresh
+            request,
+            deltas=self._on_first_token is not None,
+            timeout_s=timeout_s,
+            fresh=settings.fresh,
         )
         told = False
         try:
@@ -224,12 +240,12 @@ class Work:
             async with asyncio.timeout(seconds):
                 await self._halt.wait()
 
-    def _patient(self) -> bool:
-        now = time.monotonic()
-        if self._waiting_since is None:
-            self._waiting_since = now
-        patience_s = self._settings.timeout_s or OUTAGE_S
-        return now - self._waiting_since < patience_s
+    def _patience_s(self) -> float:
+        """For how much longer an item that got nothing so far is asked for."""
+        waited_s = 0.0
+        if self._waiting_since is not None:
+            waited_s = time.monotonic() - self._waiting_since
+        return (self._settings.timeout_s or OUTAGE_S) - waited_s
 
     def _failed(self, code: str, problem: str, *, fatal: bool = False) -> Result:
         return Result(

@@ -79,6 +79,14 @@ def test_what_follows(failure: ZbeamError, follows: str) -> None:
     assert again.after(failure) == follows
 
 
+def test_a_deadline_that_passed_while_the_api_refused_costs_no_try() -> None:
+    failure = error("deadline_exceeded")
+    failure.outcome = Outcome(attempts=[Attempt(status=429), Attempt(status=503)])
+    assert again.after(failure) == "wait"
+    failure.outcome = Outcome(attempts=[Attempt(status=429), Attempt(status=None)])
+    assert again.after(failure) == "again"
+
+
 def test_every_code_has_an_answer() -> None:
     for code, meaning in MEANINGS.items():
         follows = again.after(ZbeamError(code, "m"))
