@@ -60,7 +60,7 @@ def _select(
     project: Project, search: str | None, category: str | None, author: str | None
 ) -> list[dict[str, Any]]:
     if category is not None:
-        category = _known(category, {one.category for one in project.materials}, "category")
+        category = _known(category, project.found.categories, "category")
     author_id = None if author is None else _author(author, project)
     rows = []
     for one in project.materials:

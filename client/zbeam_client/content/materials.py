@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zbeam_client.content.model import Material
 from zbeam_client.content.names import fault_in_name, slug_of, suggestion
@@ -24,28 +24,41 @@ _TEXTS = ("complexity", "category", "formula", "symbol", "material_type", "artic
 _LISTS = ("applications", "industry_tags")
 
 
-def load_materials(
-    root: Path, authors: dict[int, dict[str, Any]], problems: Problems
-) -> tuple[Material, ...]:
-    """Return the materials in the file's order; those with problems may be left out.
+class Found(NamedTuple):
+    """What the file holds: the materials in its order; those with problems may be left out.
+
+    ``categories`` are all of them, also those without a usable item; ``left_out`` are the names
+    of items that cannot be used, as text. ``read`` is whether the file could be.
+    """
+
+    materials: tuple[Material, ...] = ()
+    categories: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    read: bool = False
+
+
+def load_materials(root: Path, authors: dict[int, dict[str, Any]], problems: Problems) -> Found:
+    """Return what the file holds.
 
     With no ``authors`` at all, which is a problem of its own, their ids are not looked up.
     """
     before = len(problems)
     found = load(root, MATERIALS, problems)
     if len(problems) > before:
-        return ()
+        return Found()
     if not isinstance(found, dict) or not isinstance(found.get("materials"), dict):
         problems.add(MATERIALS, "must be a map with the categories under it", key="materials")
-        return ()
+        return Found()
     templates = _templates(found.get("parameter_templates"), problems)
     materials: list[Material] = []
+    left_out: list[str] = []
     by_slug: dict[str, Place] = {}
     for category, item, place in _items(found["materials"], problems):
         fields = _fields(category, item, templates, place)
         _check_author(item, authors, place)
         name = _name(item.get("name"), place)
         if name is None:
+            left_out.append(str(item.get("name")))
             continue
         slug = slug_of(name)
         if slug in by_slug:
@@ -58,7 +71,7 @@ def load_materials(
         materials.append(Material(name, slug, category, number, fields))
     if not materials and len(problems) == before:
         problems.add(MATERIALS, "has no items", key="materials")
-    return tuple(materials)
+    return Found(tuple(materials), tuple(found["materials"]), tuple(left_out), read=True)
 
 
 def _templates(found: Any, problems: Problems) -> dict[str, dict[str, Any]]:
@@ -79,8 +92,14 @@ def _templates(found: Any, problems: Problems) -> dict[str, dict[str, Any]]:
 def _items(
     categories: dict[str, Any], problems: Problems
 ) -> Iterator[tuple[str, dict[str, Any], Place]]:
+    folded: dict[str, str] = {}
     for category, group in categories.items():
         key = f"materials.{category}"
+        other = folded.setdefault(category.casefold(), category)
+        if other != category:
+            problems.add(
+                MATERIALS, f"is the same category as {other!r}: put them together", key=key
+            )
         fault = fault_in_name(category)
         if fault:
             problems.add(MATERIALS, f"the category's name {fault}", key=key)

@@ -67,10 +67,10 @@ def make_plan(
     }
     usable = [project.components[name] for name in names if name in project.components]
     for component in usable:
-        if not project.problems:
+        if materials and not project.problems:
             _check_values(component, materials, values, project, problems)
         elif project.materials:
-            _check_names(component, values, project, problems)
+            _check_names(component, project, problems)
     faults = faults_in_pattern(pattern)
     for fault in faults:
         problems.add("", fault, key="--pattern")
@@ -104,21 +104,29 @@ def _materials(project: Project, selection: Selection, problems: Problems) -> li
         wanted = set(found)
         chosen = [material for material in chosen if material.name in wanted]
     if selection.category is not None:
-        categories = dict.fromkeys(material.category for material in project.materials)
+        categories = project.found.categories
         category = _named(selection.category, categories, "category", problems, project)
         chosen = [material for material in chosen if material.category == category]
     if not chosen and not len(problems):
-        problems.add("", "no material is in both", key="--material, --category")
+        if selection.materials:
+            problems.add("", "no material is in both", key="--material, --category")
+        else:
+            problems.add("", f"the category {category!r} has no items", key="--category")
     return chosen
 
 
 def _named(
-    wanted: str, known: Iterable[str], what: str, problems: Problems, project: Project
+    wanted: str,
+    known: Iterable[str],
+    what: str,
+    problems: Problems,
+    project: Project,
 ) -> str | None:
     known = list(known)
     found = find(wanted, known)
-    # An item with a problem may be the one that is meant: that is said already.
-    if found is None and not project.problems:
+    # One that cannot be used may be the one that is meant: what is wrong with it is said already.
+    meant = found is not None or find(wanted, project.found.left_out) is not None
+    if project.found.read and not meant:
         hint = suggestion(wanted, known) or "; zbeam-client materials lists what there is"
         problems.add("", f"no {what} {wanted!r}{hint}", key=f"--{what}")
     return found
@@ -201,17 +209,14 @@ def _check_values(
             )
 
 
-def _check_names(
-    component: Component,
-    values: dict[str, dict[str, Any]],
-    project: Project,
-    problems: Problems,
-) -> None:
-    """Find each placeholder that nothing has, in spite of other problems of the data.
+def _check_names(component: Component, project: Project, problems: Problems) -> None:
+    """Find each placeholder that nothing has, in spite of other problems.
 
-    Which materials lack a value cannot be told: it may be missing because of those.
+    Which materials lack a value cannot be told: it may be missing because of those, or none was
+    chosen for want of a name that exists.
     """
-    known = {*_known(values), *NAMES, "laser_parameters", *component.depends_on}
+    fields = {name for material in project.materials for name in material.fields}
+    known = {*fields, *NAMES, "laser_parameters", *component.depends_on}
     for placeholder in placeholders(component.template):
         name = placeholder.name
         if name not in known and not name.startswith("author_object_"):

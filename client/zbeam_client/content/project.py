@@ -8,7 +8,7 @@ from typing import Any
 
 from zbeam_client.content.authors import load_authors
 from zbeam_client.content.components import load_components
-from zbeam_client.content.materials import load_materials
+from zbeam_client.content.materials import Found, load_materials
 from zbeam_client.content.model import Component, Material, Problem
 from zbeam_client.content.problems import DataError, Problems
 from zbeam_shared.errors import ZbeamError
@@ -18,17 +18,22 @@ from zbeam_shared.errors import ZbeamError
 class Project:
     """What was found under ``root``, and what is wrong with it.
 
-    ``problems`` are those of the materials and authors, which spoil every run. A component's own
-    are in ``broken``, and count only when a run needs that component. ``check`` and
-    ``make_plan`` raise them, all at once.
+    ``found`` is what materials.yaml holds, usable or not. ``problems`` are those of the materials
+    and authors, which spoil every run. A component's own are in ``broken``, and count only when a
+    run needs that component. ``check`` and ``make_plan`` raise them, all at once.
     """
 
     root: Path
-    materials: tuple[Material, ...]
+    found: Found
     authors: dict[int, dict[str, Any]]
     components: dict[str, Component]
     problems: tuple[Problem, ...] = ()
     broken: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
+
+    @property
+    def materials(self) -> tuple[Material, ...]:
+        """The materials that can be used."""
+        return self.found.materials
 
     def check(self) -> None:
         """Raise ``DataError`` if materials or authors have problems."""
@@ -51,6 +56,6 @@ def load_project(data: Path) -> Project:
         )
     problems = Problems()
     authors = load_authors(data, problems)
-    materials = load_materials(data, authors, problems)
+    found = load_materials(data, authors, problems)
     components, broken = load_components(data)
-    return Project(data, materials, authors, components, problems.all(), broken)
+    return Project(data, found, authors, components, problems.all(), broken)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-from support.site import NOW, Site, material
+from support.site import MATERIALS, NOW, Site, material
 from zbeam_client.content.components import FORBIDDEN
 from zbeam_client.content.model import Checks
 from zbeam_client.content.plan import Selection, make_plan
@@ -41,6 +41,32 @@ def test_names_are_found_as_people_type_them(site: Site) -> None:
     assert "no category 'stone'" in problem
     (problem,) = site.problems("frontmatter", materials=("Alumina",), category="metal")
     assert "no material is in both" in problem
+    site.write("data/materials.yaml", MATERIALS + "  wood: {items: []}\n")
+    (problem,) = site.problems("frontmatter", category="Wood")
+    assert problem == "--category: the category 'wood' has no items"
+
+
+def test_a_misspelt_name_is_told_beside_all_other_problems(site: Site) -> None:
+    # Not only when they are mended.
+    site.items(material("Copper", author_id=99), material("a/b"), material("Zinc"))
+    site.component("text", "{subjct} {complexity}")
+    found = site.problems("text", materials=("Coper", "zinc"))
+    assert "--material: no material 'Coper'; did you mean 'Copper'?" in found
+    assert any("no author has the id 99" in problem for problem in found)
+    assert any("no placeholder {subjct}" in problem for problem in found)
+    assert "no category 'metl'" in "\n".join(site.problems("text", category="metl"))
+    # What is wrong with an item that is meant is said already.
+    assert not [one for one in site.problems("text", materials=("a/b",)) if "--material" in one]
+    site.write("data/materials.yaml", "materials: {")
+    assert not [one for one in site.problems("text", materials=("Zinc",)) if "--material" in one]
+
+
+def test_placeholders_are_looked_at_also_when_no_material_was_found(site: Site) -> None:
+    site.component("text", "{subjct} {formula} {symbol}")
+    found = site.problems("text", materials=("Alumnia",))
+    assert len(found) == 2
+    assert "did you mean 'Alumina'?" in found[0]
+    assert "there is no placeholder {subjct}" in found[1]
 
 
 def test_files_lie_where_z_beam_generator_had_them(site: Site) -> None:

@@ -178,6 +178,8 @@ def test_problems_of_items(site: Site, items: list[Any], problem: str) -> None:
         ("materials: {}", "materials: has no items"),
         ("materials: {metal: [x]}", "materials.metal.items: must be a map with a list of items"),
         ("materials: {metal: {items: {}}}", "materials.metal.items: must be a map with a list"),
+        ("materials: {Metal: {items: [{name: a, author_id: 1}]}, metal: {items: []}}",
+         "materials.metal: is the same category as 'Metal': put them together"),
         ("materials: {../x: {items: []}, m: {items: [{name: a, author_id: 1}]}}",
          "materials.../x: the category's name must not contain"),
         ("parameter_templates: []\nmaterials: {m: {items: [{name: a, author_id: 1}]}}",
