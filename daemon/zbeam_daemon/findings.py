@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from zbeam_daemon.config.target import RETIRED
 from zbeam_daemon.counters import Trouble
 from zbeam_shared.balance import suffices
 from zbeam_shared.checks import Check
+from zbeam_shared.models import RETIRED
 
 EXPIRES_SOON_S = 14 * 86400.0
 SKEW_S = 60.0

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -645,6 +646,35 @@ def test_dry_run_sends_and_writes_nothing(start: Start, standin: Standin, out: P
     assert found["estimate"]["cost_at_most"] is None
     assert standin.events("request") == []
     assert not out.exists()
+
+
+def test_a_retired_model_is_told_before_anything_is_paid_for(
+    start: Start, standin: Standin, out: Path, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(SITE, site)
+    prompt = site / "components" / "caption" / "prompt.yaml"
+    prompt.write_text(
+        prompt.read_text().replace("parameters:", "parameters:\n  model: deepseek-chat")
+    )
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    what = ["--data", str(site), "--out", str(out), "--material", "copper", "--components"]
+    for more in ((), ("--dry-run",)):
+        done = daemon.client("generate", *what, "frontmatter,caption", *more)
+        assert done.returncode == 2
+        assert "caption/prompt.yaml: parameters.model: deepseek-chat was retired" in done.stderr
+        assert "use one of deepseek-flash" in done.stderr
+    done = daemon.client("generate", *what, "frontmatter", "--model", "deepseek-reasoner")
+    assert (done.returncode, "--model: deepseek-reasoner" in done.stderr) == (2, True)
+    assert not out.exists()
+    # Aliases, which the API does not list, are its own to judge.
+    assert (
+        daemon.client(
+            "generate", *what, "tags,frontmatter", "--model", "deepseek-v4-flash"
+        ).returncode
+        == 0
+    )
 
 
 def test_a_run_costs_no_more_than_dry_run_said(start: Start, standin: Standin, out: Path) -> None:

@@ -30,6 +30,7 @@ from zbeam_client.content.plan import Selection, make_plan
 from zbeam_client.content.project import load_project
 from zbeam_client.content.remaining import remaining
 from zbeam_client.content.report import Report
+from zbeam_client.content.retired import check_models
 from zbeam_client.content.run import JOBS, Run, RunSettings
 from zbeam_client.content.work import WorkSettings, client_for
 from zbeam_client.endpoint import NoDaemonError
@@ -117,7 +118,8 @@ def generate_content(
             raise click.UsageError(f"{option} is for a single prompt, not for a content run")
     wanted.check()
     overrides = {name: options[name] for name in _OVERRIDES if options.get(name) is not None}
-    plan = _plan(wanted, options.get("model"), overrides)
+    model = options.get("model")
+    plan = _plan(wanted, model, overrides)
     work = WorkSettings(
         endpoint=settings.endpoint,
         timeout_s=settings.timeout,
@@ -128,7 +130,7 @@ def generate_content(
         upstream=options.get("upstream") or "",
     )
     if wanted.dry_run:
-        _preview(settings, wanted, plan, work)
+        _preview(settings, wanted, plan, work, model)
         return 0
     if not (wanted.resume or wanted.overwrite):
         store.require_absent(plan)
@@ -138,7 +140,7 @@ def generate_content(
     if settings.json:
         output.require_stdout()
     # Before anything is written: without a daemon every item would fail.
-    work = _settle(settings, work)
+    work = _settle(settings, work, plan, model)
     run_settings = RunSettings(work, jobs, wanted.resume)
     number = 0
     with Manifest(plan.out) as manifest:
@@ -232,23 +234,27 @@ def _allow_files(jobs: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _preview(settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings) -> None:
-    try:
-        # A look at the plan starts no daemon.
-        with settings.client() as client:
+def _preview(
+    settings: Settings, wanted: Wanted, plan: Plan, work: WorkSettings, model: str | None
+) -> None:
+    # A look at the plan starts no daemon.
+    with settings.client() as client:
+        try:
             defaults = defaults_in(client.config(), work.upstream)
-    except ZbeamError:
-        # Whether a file is current depends on the model, and the model may be the daemon's.
-        if wanted.resume and any(task.model is None for task in plan.tasks):
-            raise
-        defaults = NO_DEFAULTS
+        except ZbeamError:
+            # Whether a file is current depends on the model, and that may be the daemon's.
+            if wanted.resume and any(task.model is None for task in plan.tasks):
+                raise
+            defaults = NO_DEFAULTS
+        else:
+            check_models(plan, model, lambda: client.models(work.upstream))
     if wanted.resume:
         store.require_usable(plan)
         plan = remaining(plan, defaults.model)
     print_preview(settings, plan, defaults)
 
 
-def _settle(settings: Settings, work: WorkSettings) -> WorkSettings:
+def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | None) -> WorkSettings:
     """Find the daemon of a run, or start one, and complete the settings by what it says.
 
     A daemon that was there has somebody who looks after it, and a configuration that one of ours
@@ -261,6 +267,7 @@ def _settle(settings: Settings, work: WorkSettings) -> WorkSettings:
         except NoDaemonError:
             call(client._find(None))
         defaults = defaults_in(client.config(), work.upstream)
+        check_models(plan, model, lambda: client.models(work.upstream))
     return replace(work, model=defaults.model)
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from zbeam_daemon.config.files import UnreadableError, read_small
+from zbeam_shared.models import RETIRED
 
 DEEPSEEK_HOST = "api.deepseek.com"
 DEEPSEEK_MAX_TOKENS = 393_216
 """Largest max_tokens that the API takes (deepseek-api.md, "Chat request")."""
 _SERVED = "deepseek-flash, deepseek-v4-pro"
-RETIRED = frozenset({"deepseek-chat", "deepseek-reasoner"})
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 _HIDEABLE = 4
 MAX_CA_FILE = 8 * 1024 * 1024

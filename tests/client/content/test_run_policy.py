@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from zbeam_client.content.estimate import defaults_in
 from zbeam_client.content.model import Checks, Plan, Task
 from zbeam_client.content.prefix import Prefixes
 from zbeam_client.content.report import Report
+from zbeam_client.content.retired import check_models
 from zbeam_client.content.schedule import Schedule
 from zbeam_client.content.tally import Tally
 from zbeam_client.endpoint import NoDaemonError
 from zbeam_shared.errors import EXIT_TRY_AGAIN, MEANINGS, ZbeamError
 from zbeam_shared.messages import Attempt, Outcome, Usage
+from zbeam_shared.record import JsonMap
 
 
 def task(key: str, *depends_on: str) -> Task:
@@ -230,6 +233,18 @@ def test_what_the_daemon_says_of_models_and_prices() -> None:
     assert defaults_in(config, "b") == ("m-2", {})
     with pytest.raises(ZbeamError, match="no upstream 'c'"):
         defaults_in(config, "c")
+
+
+def test_a_model_that_another_api_still_offers_is_no_retired_one() -> None:
+    plan = Plan((replace(task("x/a"), model="deepseek-chat"),), Path("/out"))
+    check_models(plan, None, lambda: [{"id": "other"}, {"id": "deepseek-chat"}])
+    with pytest.raises(ZbeamError, match=r"components/a/prompt.yaml.*use one of other"):
+        check_models(plan, None, lambda: [{"id": "other"}])
+
+    def silent() -> list[JsonMap]:
+        raise ZbeamError("bad_response", "no such path")
+
+    check_models(plan, None, silent)
 
 
 def test_plain_lines_come_every_few_seconds_whatever_happens(
