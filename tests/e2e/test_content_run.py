@@ -541,6 +541,18 @@ def plan_of_with(out: Path, material: str, component: str) -> Any:
 # ---- places that cannot be written ---------------------------------------------------------
 
 
+def test_a_report_that_cannot_be_written_is_not_said_to_be_there(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    (out / ".zbeam" / "report.json").mkdir(parents=True)
+    done = daemon.client(*arguments(out, "--material", "copper", components="tags,frontmatter"))
+    assert done.returncode == 0
+    assert "cannot write the report" in done.stderr
+    assert "report:" not in done.stdout
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="mounts a tmpfs")
 def test_a_disk_that_fills_up_costs_no_file_that_was_good(
     start: Start, standin: Standin, tmp_path: Path
@@ -769,7 +781,7 @@ def test_fresh_sessions_and_the_old_names(start: Start, standin: Standin, out: P
 
 
 def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: Path) -> None:
-    daemon = start()
+    daemon = start(extra=PRICES)
     schema = tmp_path / "schema.json"
     schema.write_text(
         '{"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}'
@@ -784,6 +796,26 @@ def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: P
     done = daemon.client("--json", "generate", "--schema", str(schema), "Name a metal")
     found = json.loads(done.stdout)
     assert (done.returncode, found["data"], found["retries"]) == (0, {"name": "copper"}, 1)
+    # Both were paid for.
+    usages = [event["usage"] for event in standin.events("generation_finished")]
+    assert len(usages) == len(found["attempts"]) == 2
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert found["usage"][name] == sum(usage[name] for usage in usages)
+    spent = found["usage"]
+    assert found["cost"] == pytest.approx(
+        (
+            spent["prompt_cache_hit_tokens"] * 0.003
+            + spent["prompt_cache_miss_tokens"] * 0.15
+            + spent["completion_tokens"] * 0.6
+        )
+        / 1e6
+    )
+    standin.set_scenario('[defaults]\ncontent = "copper"\n')
+    standin.forget()
+    failed = daemon.json("generate", "--schema", str(schema), "--retries", "2", "Name a metal")
+    usages = [event["usage"] for event in standin.events("generation_finished")]
+    assert (failed["ok"], len(usages), len(failed["attempts"])) == (False, 3, 3)
+    assert failed["usage"]["total_tokens"] == sum(usage["total_tokens"] for usage in usages)
     standin.set_scenario('[defaults]\ncontent = "copper"\n')
     target = tmp_path / "answer.json"
     target.write_text("mine")

@@ -146,8 +146,8 @@ def generate_content(
     with Manifest(plan.out) as manifest:
         if manifest.spoiled:
             output.warn(
-                f"{manifest.spoiled} lines of {manifest.path} are damaged: what they told of is "
-                "not known any more"
+                f"{output.counted(manifest.spoiled, 'damaged line')} of {manifest.path} dropped: "
+                "what was told there is not known any more"
             )
         report = Report(plan)
         shown = LiveLine(report) if output.is_terminal(sys.stderr) else PlainLines()
@@ -156,8 +156,8 @@ def generate_content(
                 number = asyncio.run(_carry_out(plan, run_settings, manifest, report, teller))
             finally:
                 report.end()
-                _write(report)
-    print_report(settings, report)
+                written = _write(report)
+    print_report(settings, report, written=written)
     if number:
         output.warn("interrupted; --resume goes on from here")
         raise Signalled(number)
@@ -250,7 +250,7 @@ def _preview(
             check_models(plan, model, lambda: client.models(work.upstream))
     if wanted.resume:
         store.require_usable(plan)
-        plan = remaining(plan, defaults.model)
+        plan = remaining(plan, defaults.model, defaults.upstream)
     print_preview(settings, plan, defaults)
 
 
@@ -268,12 +268,14 @@ def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | Non
             call(client._find(None))
         defaults = defaults_in(client.config(), work.upstream)
         check_models(plan, model, lambda: client.models(work.upstream))
-    return replace(work, model=defaults.model)
+    return replace(work, model=defaults.model, upstream=defaults.upstream)
 
 
-def _write(report: Report) -> None:
+def _write(report: Report) -> bool:
     try:
         report.write()
     except OSError as error:
         name = os.fspath(error.filename or report.out)
         output.warn(f"cannot write the report: {name}: {error.strerror}")
+        return False
+    return True

@@ -27,8 +27,11 @@ _HEAD = (
 _MAYBE = {"SKIPPED", "KEPT", "LEFT", "RETRIES"}
 
 
-def print_report(settings: Settings, report: Report) -> None:
-    """Print the end of a run: one JSON value, or a table and what is worth knowing."""
+def print_report(settings: Settings, report: Report, *, written: bool) -> None:
+    """Print the end of a run: one JSON value, or a table and what is worth knowing.
+
+    ``written``: the report is in the output folder, too.
+    """
     if settings.json:
         output.print_json(report.as_json())
         return
@@ -43,12 +46,14 @@ def print_report(settings: Settings, report: Report) -> None:
     if (rate := report.per_minute()) is not None:
         facts.append(f"{rate:.1f} a minute")
     if report.adopted:
-        facts.append(f"{report.adopted} finished files of a killed run were put in place")
+        files = output.counted(report.adopted, "finished file")
+        facts.append(f"{files} of a killed run put in place")
     if tally.known_cost is None and tally.unpriced:
         facts.append("cost unknown: the daemon has no prices for the model")
-    elif tally.unpriced or tally.unknown:
-        facts.append(f"the cost of {tally.unpriced + tally.unknown} calls is not known")
-    facts.append(f"report: {report.out / FOLDER / REPORT}")
+    elif tally.cost_unknown:
+        facts.append(f"the cost of {output.counted(tally.cost_unknown, 'call')} is not known")
+    if written:
+        facts.append(f"report: {report.out / FOLDER / REPORT}")
     output.write_out("; ".join(facts) + "\n")
     _print_items("kept", report.kept, report)
     _print_items("replaced", report.replaced, report)

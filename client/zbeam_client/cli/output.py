@@ -228,6 +228,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def counted(number: int, what: str) -> str:
+    """Return "1 file", "2 files"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def counts(values: dict[str, Any]) -> str:
     """Return {name: n} as "n name, n name", leaving out zeros; "none" if nothing is left."""
     return ", ".join(f"{n} {name}" for name, n in values.items() if n) or "none"

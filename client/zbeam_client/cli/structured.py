@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -22,7 +22,7 @@ from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.messages import Outcome
+from zbeam_shared.messages import Outcome, Usage
 
 _ASK = (
     "Answer with one JSON value and nothing else: no explanation, no code fence. It must be "
@@ -61,10 +61,12 @@ def generate_structured(
             if file is not None:
                 commit(file, text)
     except ZbeamError as error:
-        found = {**failure_object(error.outcome, None), "retries": asking.tries}
+        whole = (error.outcome or Outcome()).replace(**asking.account())
+        found = {**failure_object(whole, None), "retries": asking.tries}
         return output.fail(settings, error, found)
+    response = response.replace(content=text, **asking.account())
     if settings.json:
-        found = response_object(response.replace(content=text))
+        found = response_object(response)
         output.print_json({**found, "data": json.loads(text), "retries": asking.tries})
     elif target is None:
         output.write_out(text)
@@ -109,6 +111,19 @@ class _Asking:
     retries: int
     fresh: bool
     tries: int = 0
+    ends: list[GenerationResponse | Outcome] = field(default_factory=list)
+
+    def account(self) -> dict[str, Any]:
+        """Return what all tries came to, under the names of a response's fields."""
+        usages = [end.usage for end in self.ends if end.usage is not None]
+        costs = [end.cost for end in self.ends if end.cost is not None]
+        total = {name: sum(getattr(one, name) for one in usages) for name in Usage.FIELDS}
+        return {
+            "usage": Usage(**total) if usages else None,
+            "cost": sum(costs) if costs else None,
+            "attempts": [attempt for end in self.ends for attempt in end.attempts],
+            "possible_double": any(end.possible_double for end in self.ends),
+        }
 
     def run(self, client: Client) -> tuple[GenerationResponse, str]:
         """Return the answer that fits, and its text. Raises ``ZbeamError``."""
@@ -120,10 +135,13 @@ class _Asking:
                     self.request.replace(messages=messages), fresh=self.fresh
                 )
             except ZbeamError as error:
+                if error.outcome is not None:
+                    self.ends.append(error.outcome)
                 # Only what may work at once: who waits here is a person, or has a loop.
                 if again.after(error) != "again" or not self._once_more(error.code):
                     raise
                 continue
+            self.ends.append(response)
             judged = check_response(response, self.checks, self.request.max_tokens)
             if judged.good:
                 return response, judged.text

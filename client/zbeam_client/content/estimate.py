@@ -28,10 +28,11 @@ class Price:
 
 
 class Defaults(NamedTuple):
-    """The model for tasks that name none, and the prices by model."""
+    """The model for tasks that name none, prices by model, and the upstream, "" for the first."""
 
     model: str | None
     prices: dict[str, Price]
+    upstream: str = ""
 
 
 NO_DEFAULTS = Defaults(None, {})
@@ -62,6 +63,7 @@ def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
     return Defaults(
         model if isinstance(model, str) else None,
         {of: Price(**found) for of, found in prices.items() if len(found) == len(Price.__slots__)},
+        "" if name == next(iter(names), "") else name,
     )
 
 

@@ -76,7 +76,9 @@ def make_plan(
         problems.add("", fault, key="--pattern")
     if faults:
         problems.check()
-    places = Places(out.absolute(), pattern, problems)
+    # With "..", what the path means depends on links in it; else it stays as it was given.
+    out = out.resolve() if ".." in out.parts else out.absolute()
+    places = Places(out, pattern, problems)
     outside: dict[str, Outside] = {}
     tasks: list[Task] = []
     shared = {component.name: _Shared(component, model) for component in usable}
@@ -91,7 +93,7 @@ def make_plan(
             tasks.append(shared[component.name].task(material, path, values[material.slug]))
     _check_outside(outside, usable, problems)
     problems.check()
-    return Plan(tuple(tasks), out.absolute(), outside)
+    return Plan(tuple(tasks), out, outside)
 
 
 def _materials(project: Project, selection: Selection, problems: Problems) -> list[Material]:

@@ -11,11 +11,11 @@ from zbeam_client.content.resume import inputs_of
 from zbeam_client.content.store import Store, read_dependency
 
 
-def remaining(plan: Plan, model: str | None) -> Plan:
+def remaining(plan: Plan, model: str | None, upstream: str = "") -> Plan:
     """Return the plan with those tasks only that a run under --resume would begin.
 
     What is made already is outside of it then. ``model`` is the daemon's, for tasks that name
-    none. Raises ``OSError``.
+    none, ``upstream`` as ``inputs_of`` takes it. Raises ``OSError``.
     """
     manifest = Manifest(plan.out)
     manifest.read()
@@ -33,7 +33,7 @@ def remaining(plan: Plan, model: str | None) -> Plan:
                 )
                 for key in task.depends_on
             }
-            inputs = inputs_of(task, parsed, model)
+            inputs = inputs_of(task, parsed, model, upstream)
             seen = store.look(task, inputs, fields_wanted=task.key in wanted, staged=True)
         except (KeyError, ValueError):
             left.append(task)

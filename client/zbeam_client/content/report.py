@@ -53,7 +53,7 @@ class Row:
             },
             "hit_rate": None if rate is None else round(rate, 4),
             "cost": None if tally.known_cost is None else round(tally.known_cost, 8),
-            "calls_of_unknown_cost": tally.unpriced + tally.unknown,
+            "calls_of_unknown_cost": tally.cost_unknown,
             "retries": tally.retries,
             "requests": tally.requests,
             "calls_of_unknown_requests": tally.unknown,

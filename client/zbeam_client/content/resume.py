@@ -60,8 +60,11 @@ def owner_of(entry: Entry | None, content_hash: str | None) -> str:
     return "" if entry.sha256 == content_hash else EDITED
 
 
-def inputs_of(task: Task, parsed: dict[str, Any], model: str | None) -> str:
-    """Return the hash of everything that shapes a file, the time of the run apart."""
+def inputs_of(task: Task, parsed: dict[str, Any], model: str | None, upstream: str = "") -> str:
+    """Return the hash of everything that shapes a file, the time of the run apart.
+
+    ``upstream`` is "" for the first one, whatever it is called.
+    """
     parts = {
         "template": task.template,
         "values": hashed_values(task.template, task.values),
@@ -70,6 +73,7 @@ def inputs_of(task: Task, parsed: dict[str, Any], model: str | None) -> str:
         "model": task.model or model,
         "parameters": task.parameters,
         "checks": asdict(task.checks),
+        **({"upstream": upstream} if upstream else {}),
     }
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -137,8 +137,9 @@ class Run:
 
     async def _item(self, client: AsyncClient, task: Task) -> None:
         try:
+            work = self._settings.work
             parsed = self._parsed(task)
-            inputs = inputs_of(task, parsed, self._settings.work.model)
+            inputs = inputs_of(task, parsed, work.model, work.upstream)
             if self._settings.resume and self._is_there(task, inputs):
                 # Thousands of these follow each other without a wait; a Ctrl-C is to be seen.
                 await asyncio.sleep(0)

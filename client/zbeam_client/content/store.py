@@ -183,7 +183,7 @@ def require_absent(plan: Plan) -> None:
     if there:
         raise ZbeamError(
             "bad_request",
-            f"{len(there)} of {len(plan.tasks)} files are in {plan.out} already: "
+            f"there are files in {plan.out} already, {len(there)} of {len(plan.tasks)}: "
             f"{_named(there, plan)}",
             hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
         )

@@ -13,7 +13,8 @@ class Tally:
     """Sums over requests. ``calls`` are generations asked of the daemon, ``requests`` those that
     it started upstream (its own retries too). ``unknown`` calls were lost with a daemon, or
     cancelled, so that nobody told how many requests they had made. ``cost`` adds up the calls
-    whose cost is known; ``unpriced`` counts those that used the API at an unknown cost.
+    whose cost is known; ``unpriced`` counts those without a price for their tokens, ``uncounted``
+    those that were broken off, so that nobody told their tokens.
     """
 
     calls: int = 0
@@ -27,6 +28,7 @@ class Tally:
     cost: float = 0.0
     priced: int = 0
     unpriced: int = 0
+    uncounted: int = 0
 
     def take(self, source: GenerationResponse | Outcome) -> None:
         """Add one generation that ended, well or not."""
@@ -41,13 +43,20 @@ class Tally:
         if source.cost is not None:
             self.cost += source.cost
             self.priced += 1
-        elif source.usage is not None or source.content or source.reasoning:
+        elif source.usage is not None:
             self.unpriced += 1
+        elif source.attempts and (source.content or source.reasoning):
+            self.uncounted += 1
 
     def add(self, other: Tally) -> None:
         """Add another tally to this one."""
         for item in fields(self):
             setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+    @property
+    def cost_unknown(self) -> int:
+        """How many calls may have cost something that nobody knows."""
+        return self.unpriced + self.uncounted + self.unknown
 
     @property
     def known_cost(self) -> float | None:

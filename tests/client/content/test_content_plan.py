@@ -79,6 +79,8 @@ def test_files_lie_where_z_beam_generator_had_them(site: Site) -> None:
     project = site.project()
     plan = make_plan(project, Selection(("Alumina",)), Path("relative"), now=NOW)
     assert plan.out.is_absolute()
+    tidied = make_plan(project, Selection(("Alumina",)), site.root / "a/../out2", now=NOW)
+    assert tidied.out == site.root / "out2"
     assert all(task.path.is_relative_to(plan.out) for task in plan.tasks)
 
 

@@ -87,8 +87,9 @@ def test_inputs_are_what_the_file_is_made_from_and_not_when(tmp_path: Path) -> N
         inputs_of(replace(one, checks=Checks()), {}, "m"),
         inputs_of(one, {"frontmatter": {"title": "x"}}, "m"),
         inputs_of(one, {}, "other"),
+        inputs_of(one, {}, "m", "another-api"),
     ]
-    assert len({same, *changed}) == 8
+    assert len({same, *changed}) == 9
 
 
 def test_a_finished_file_is_known_to_the_next_run(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zbeam_client.cli.content_tables import print_report
+from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import FAILURES, LINE_S, PlainLines, Teller, summary
 from zbeam_client.content import again
 from zbeam_client.content.estimate import defaults_in
@@ -213,6 +215,27 @@ def test_a_cost_that_is_not_known_is_never_nought() -> None:
     assert (tally.unpriced, tally.requests) == (1, 1)
 
 
+def test_an_answer_that_was_broken_off_is_not_said_to_have_no_price(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    plan = Plan((task("x/a"),), Path("/out"))
+    for lost in (
+        Outcome(content="half", attempts=[Attempt(session="s1")]),
+        Outcome(content="half"),
+    ):
+        report = Report(plan)
+        tally = Tally()
+        tally.take(lost)
+        tally.unknown += not lost.attempts  # as Work counts what was lost with its daemon
+        report.use(plan.tasks[0], tally)
+        report.end()
+        print_report(Settings(), report, written=False)
+        told = capsysbinary.readouterr().out.decode()
+        assert "no prices" not in told
+        assert "the cost of 1 call is not known" in told
+        assert "report:" not in told
+
+
 def test_what_the_daemon_says_of_models_and_prices() -> None:
     config = [
         {"key": "daemon.endpoint", "value": "x"},
@@ -230,7 +253,8 @@ def test_what_the_daemon_says_of_models_and_prices() -> None:
     assert {name: (p.hit, p.miss, p.output) for name, p in found.prices.items()} == {
         "m-1.5": (9.0, 2.0, 3.0)  # the dearer of both: a run may get into peak hours
     }
-    assert defaults_in(config, "b") == ("m-2", {})
+    assert defaults_in(config, "b") == ("m-2", {}, "b")
+    assert defaults_in(config, "a").upstream == ""
     with pytest.raises(ZbeamError, match="no upstream 'c'"):
         defaults_in(config, "c")
 
