@@ -35,6 +35,14 @@ class UnreachableError(ZbeamError):
         super().__init__("daemon_unavailable", message, hint=hint)
 
 
+class ClosedError(ZbeamError):
+    """The kernel does not let us use the socket at ``path``; code not_allowed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("not_allowed", f"not allowed to use {path}", hint=_access_hint(path))
+        self.path = path
+
+
 def given(option: str | None, environ: Mapping[str, str]) -> str | None:
     """Return the endpoint that the caller chose (option, then ZBEAM_ENDPOINT), or None."""
     return option or environ.get("ZBEAM_ENDPOINT") or None
@@ -104,7 +112,7 @@ def probe(endpoint: str, patience_s: float = 60.0) -> None:
         raise ZbeamError(
             "config_invalid",
             f"wrong endpoint: {path} is not a socket",
-            hint="correct --endpoint or ZBEAM_ENDPOINT",
+            hint=_wrong_hint(endpoint, path),
         )
     if code == errno.ECONNREFUSED:
         raise NoDaemonError(
@@ -112,12 +120,12 @@ def probe(endpoint: str, patience_s: float = 60.0) -> None:
             hint=start_hint(endpoint),
         )
     if code in (errno.EACCES, errno.EPERM):
-        raise ZbeamError("not_allowed", f"not allowed to use {path}", hint=_access_hint(path))
+        raise ClosedError(path)
     if code in (errno.EPROTOTYPE, errno.ENOTSOCK, errno.ENOTDIR):
         raise ZbeamError(
             "config_invalid",
             f"wrong endpoint: {path} is not the socket of a daemon ({os.strerror(code)})",
-            hint="correct --endpoint or ZBEAM_ENDPOINT",
+            hint=_wrong_hint(endpoint, path),
         )
     raise ZbeamError("daemon_unavailable", f"cannot connect to {path}: {os.strerror(code)}")
 
@@ -169,6 +177,13 @@ def _connect(path: str) -> int:
         return plain.connect_ex(path)
     finally:
         plain.close()
+
+
+def _wrong_hint(endpoint: str, path: str) -> str:
+    """Return what to do about something at an endpoint that is no daemon's socket."""
+    if endpoint in paths.candidates(os.environ, os.getuid()):
+        return f"move {path} away: the daemon's socket belongs there"
+    return "correct --endpoint or ZBEAM_ENDPOINT"
 
 
 def _access_hint(path: str) -> str:

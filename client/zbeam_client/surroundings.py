@@ -50,8 +50,8 @@ class Surroundings:
         except ZbeamError as error:
             name = {"not_allowed": "socket", "config_invalid": "endpoint"}.get(error.code, "daemon")
             fix = error.hint
-            if error.code == "not_allowed":
-                fix = f"{fix}. {self._who_may()}" if self._who_may() else fix
+            if isinstance(error, endpoints.ClosedError):
+                fix = f"{fix}. {_who_may(error.path)}"
             self._add(name, "fail", error.message, fix)
         else:
             self._add("endpoint", "pass", f"{found} ({self._origin(found)})")
@@ -147,21 +147,6 @@ class Surroundings:
         except OSError:
             pass  # gone meanwhile: the daemon's check says so
         self._add("socket", "pass", detail)
-
-    def _who_may(self) -> str:
-        """Say which group may use a socket that we may not."""
-        if self.given and paths.is_remote(self.given):
-            return ""
-        endpoint = self.given or paths.user_endpoint(self._environ, os.getuid())
-        try:
-            folder = os.path.dirname(paths.socket_path(endpoint))  # noqa: PTH120
-            found = os.stat(folder)  # noqa: PTH116
-        except (OSError, ZbeamError):
-            return ""
-        text = f"The folder is {_mode(folder)}"
-        if found.st_mode & stat.S_IXGRP:
-            return f"{text}: become a member of that group, then log in again"
-        return f"{text}: only its owner may"
 
     # ---- the daemon -------------------------------------------------------------------------
 
@@ -311,6 +296,19 @@ def _holder(socket: str) -> tuple[int, str] | None:
     except (OSError, ValueError, IndexError):
         return None
     return pid, " (stopped)" if state in "tT" else ""
+
+
+def _who_may(socket: str) -> str:
+    """Say which group may use a socket that we may not."""
+    folder = os.path.dirname(socket)  # noqa: PTH120
+    text = f"The folder is {_mode(folder)}"
+    try:
+        for_group = os.stat(folder).st_mode & stat.S_IXGRP  # noqa: PTH116
+    except OSError:
+        return text
+    if for_group:
+        return f"{text}: become a member of that group, then log in again"
+    return f"{text}: only its owner may"
 
 
 def _mode(path: str) -> str:

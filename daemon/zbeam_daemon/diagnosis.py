@@ -77,7 +77,7 @@ class Diagnosis:
 
 def direct(config: Config) -> list[Check]:
     """Try every upstream directly, without a daemon."""
-    jobs = [gevent.spawn(_alone, settings) for settings in config.upstreams.values()]
+    jobs = [gevent.spawn(_alone, config, settings) for settings in config.upstreams.values()]
     gevent.joinall(jobs, timeout=TOTAL_S)
     return [
         check
@@ -86,13 +86,20 @@ def direct(config: Config) -> list[Check]:
     ]
 
 
-def _alone(settings: UpstreamSettings) -> list[Check]:
-    return _of(settings.name, Direct(settings, Transport.of(settings)).run())
+def _alone(config: Config, settings: UpstreamSettings) -> list[Check]:
+    origin = config.origins["upstream", settings.name, "proxy"]
+    walk = Direct(settings, Transport.of(settings), proxy_origin=origin)
+    return _of(settings.name, walk.run())
 
 
 def _upstream(config: Config, upstream: Upstream) -> list[Check]:
     worked = None in upstream.counters.recent
-    walk = Direct(upstream.settings, upstream.sessions.transport, worked=worked)
+    walk = Direct(
+        upstream.settings,
+        upstream.sessions.transport,
+        proxy_origin=config.origins["upstream", upstream.name, "proxy"],
+        worked=worked,
+    )
     found = [local_checks.key(config, upstream.name), *walk.run()]
     cause = cause_of(found)
     works = cause is None or cause.status != "fail" or cause.name in ("model", "balance")

@@ -18,6 +18,7 @@ import gevent
 
 from zbeam_daemon import findings
 from zbeam_daemon.answer import decode_json
+from zbeam_daemon.config.keys import ENVIRONMENT
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.config.target import masked_url
 from zbeam_daemon.connection import Steps
@@ -41,16 +42,23 @@ class _Stop(Exception):
 class Direct:
     """One walk along the way; ``run`` returns the checks.
 
+    ``proxy_origin`` is where the proxy was named, as the configuration's origins say.
     ``worked``: a request that went there has worked, whatever ``GET /models`` is answered.
     ``ms`` is how long connecting and the answer to ``GET /models`` took together, None if there
     was none. Raises nothing; every wait is bounded, in seconds, by the constants above.
     """
 
     def __init__(
-        self, settings: UpstreamSettings, transport: Transport, *, worked: bool = False
+        self,
+        settings: UpstreamSettings,
+        transport: Transport,
+        *,
+        proxy_origin: str,
+        worked: bool = False,
     ) -> None:
         self._settings = settings
         self._transport = transport
+        self._proxy_origin = proxy_origin
         self._worked = worked
         self._url = urlsplit(settings.base_url)
         self._target = urlsplit(settings.proxy) if settings.proxy else self._url
@@ -101,7 +109,7 @@ class Direct:
                 f"{host}: {cause}",
                 "no name server answers: check the network and /etc/resolv.conf"
                 if unsure
-                else f"there is no such name: check {self._configured} in the configuration",
+                else f"there is no such name: check {self._configured}",
                 began,
             )
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -149,7 +157,8 @@ class Direct:
         if step == "proxy":
             return (
                 f"the proxy {masked_url(settings.proxy or '')} must let CONNECT {host}:{port} "
-                'through: check its address and password, or set proxy = "off"'
+                'through: check its address and password, or set proxy = "off"; it is from '
+                f"{self._configured}"
             )
         if broke is None:
             return (
@@ -161,7 +170,13 @@ class Direct:
 
     @property
     def _configured(self) -> str:
-        return "base_url" if self._target is self._url else "proxy"
+        """Where what is connected to was named."""
+        if self._target is self._url:
+            return "base_url in the configuration"
+        if self._proxy_origin.startswith(ENVIRONMENT):
+            variable = self._proxy_origin.removeprefix(ENVIRONMENT)
+            return f"{variable} in the environment in which the daemon starts"
+        return "proxy in the configuration"
 
     def _certificate(self, ms: float) -> Check:
         assert self._session is not None

@@ -30,6 +30,14 @@ _KEY_SOURCES = ("api_key_env", "api_key_file", "env_file")
 def configuration(config: Config, last_reload: Mapping[str, Any] | None = None) -> Check:
     """Judge a configuration that loads, and what became of its last change."""
     path = config.path
+    if _is_gone(path):
+        return Check(
+            name="configuration",
+            status="fail",
+            detail=f"{path} is gone: the daemon goes on with what it has read of it, and no other "
+            "one can start",
+            fix=f"put the file back; zbeamd init --config {path} writes a new one",
+        )
     if last_reload is not None and not last_reload["ok"]:
         problems = [Problem(p["key"], p["message"]) for p in last_reload["rejected"]]
         return Check(
@@ -166,6 +174,16 @@ def socket_folder(endpoint: str) -> Check:
             fix="make the folder above it, or choose another place with --endpoint",
         )
     return Check(name="socket folder", status="pass", detail=f"{folder} is private")
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass  # it is there, as far as can be told
+    return False
 
 
 def others_can_write(path: Path) -> bool:

@@ -93,6 +93,12 @@ def check_private_dir(path: str, uid: int) -> None:
     by others: whoever can write there can put their own socket in our place.
     """
     found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise ZbeamError(
+            "not_allowed",
+            f"{path} is not a folder, but a symbolic link",
+            hint=f"remove the link: rm {path}",
+        )
     if not stat.S_ISDIR(found.st_mode):
         raise ZbeamError("not_allowed", f"{path} is not a folder", hint="move it away")
     if found.st_uid not in (uid, 0):
@@ -105,5 +111,7 @@ def check_private_dir(path: str, uid: int) -> None:
         raise ZbeamError(
             "not_allowed",
             f"others can write to {path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            hint="choose a folder that only you can write to",
+            hint=f"chmod go-w {path}"
+            if found.st_uid == uid
+            else "choose a folder that only you can write to",
         )

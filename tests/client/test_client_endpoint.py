@@ -71,6 +71,7 @@ def test_a_file_that_is_no_socket_is_a_wrong_endpoint(place: Path) -> None:
     with pytest.raises(ZbeamError, match="wrong endpoint") as caught:
         endpoints.probe(f"ipc://{place}/f")
     assert caught.value.exit_status == 78
+    assert caught.value.hint == "correct --endpoint or ZBEAM_ENDPOINT"
 
 
 def test_a_datagram_socket_is_a_wrong_endpoint(place: Path) -> None:

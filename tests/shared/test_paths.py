@@ -82,6 +82,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int)
         paths.check_private_dir(str(tmp_path), UID)
     assert caught.value.code == "not_allowed"
     assert f"{mode:04o}" in caught.value.message
+    assert caught.value.hint == f"chmod go-w {tmp_path}"
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
