@@ -25,7 +25,7 @@ def _folder() -> str:
 
 
 def read_key(path: str, kind: curve.Kind, *, missing: str) -> str:
-    """Return the key in a file; ``missing`` is the hint when there is none.
+    """Return the key in a file; ``missing`` is the hint when it holds none of that kind.
 
     A secret one must be closed to others, and what others can change proves nothing. Raises
     ``ZbeamError`` config_invalid or not_allowed.
@@ -43,10 +43,11 @@ def read_key(path: str, kind: curve.Kind, *, missing: str) -> str:
         raise ZbeamError("config_invalid", f"there is no {kind} key {path}", hint=missing) from None
     except OSError as error:
         raise ZbeamError("config_invalid", f"cannot read {path}: {error.strerror}") from None
+    try:
+        key = curve.parse(data.decode("ascii", "replace"), kind).key
+    except curve.KeyTextError as error:  # before its mode: a public key may well be open to all
+        raise ZbeamError("config_invalid", f"{path} {error}", hint=missing) from None
     if mode & mask:
         what, fix = ("read or change", "go-rwx") if kind == "secret" else ("change", "go-w")
         raise ZbeamError("not_allowed", f"others can {what} {path}", hint=f"chmod {fix} {path}")
-    try:
-        return curve.parse(data.decode("ascii", "replace"), kind).key
-    except curve.KeyTextError as error:
-        raise ZbeamError("config_invalid", f"{path} {error}") from None
+    return key

@@ -21,6 +21,7 @@ from support.scrape import Metrics
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_client import AsyncClient, Client
+from zbeam_shared import curve
 from zbeam_shared import messages as m
 from zbeam_shared.errors import EXIT_CONFIG, EXIT_NO_DAEMON, EXIT_NOT_ALLOWED, EXIT_TRY_AGAIN
 
@@ -405,6 +406,24 @@ allowed_clients_dir = "clients"
     daemon.start()
     done = laptop("generate", "hello")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_public_key_in_place_of_the_secret_one_is_named_as_such(site: Site) -> None:
+    """Its mode is as it must be: closing it to others would mend nothing."""
+    keys = pair()
+    public = site.folder / "laptop.key.pub"
+    public.write_text(curve.render("public", keys[PUBLIC], "a test's"))
+    public.chmod(0o644)
+    laptop = site.client("laptop", keys)
+    laptop.environ["ZBEAM_CLIENT_KEY"] = str(public)
+    with socket.create_server(("127.0.0.1", int(site.endpoint.rpartition(":")[2]))):
+        done = laptop("--json", "ping")
+        found = json.loads(laptop("--json", "doctor").stdout)
+    assert done.returncode == EXIT_CONFIG
+    assert "holds a public key" in failure(done)["message"]
+    assert "chmod" not in failure(done)["hint"]
+    (failed,) = [check for check in found["checks"] if check["status"] == "fail"]
+    assert (failed["name"], "ZBEAM_CLIENT_KEY" in failed["fix"]) == ("remote keys", True)
 
 
 def test_a_secret_key_that_others_can_read_is_refused(site: Site, start: Start) -> None:
