@@ -130,6 +130,20 @@ def test_limits_stand_beside_each_other() -> None:
     assert row.split()[2:] == ["1", "25", "2500", "3", "4"]
 
 
+def test_each_latency_says_which_percentile_it_is() -> None:
+    head, row = (
+        line.split() for line in drawn(busy_status()) if "LATENCY" in line or "61000" in line
+    )
+    assert head == ["LATENCY", "MS,", "P50/P99", "QUEUE", "CONNECT", "FIRST", "TOKEN", "TOTAL"]
+    assert row[1:] == ["0.1/20.0", "0.2/81.5", "350/900", "4000/61000"]
+
+
+@pytest.mark.parametrize(("n", "text"), [(1, "(1 client, 1 stranger)"), (2, "(2 clients, 2 str")])
+def test_one_client_is_no_clients(n: int, text: str) -> None:
+    remote = {"endpoint": "tcp://127.0.0.1:7411", "clients": n, "strangers": n}
+    assert any(text in line for line in drawn({**STATUS, "remote": remote}))
+
+
 def test_a_small_or_wide_window_is_filled_and_no_more() -> None:
     for lines, columns in ((8, 40), (60, 200)):
         assert max(map(len, drawn(busy_status(), lines, columns))) <= columns

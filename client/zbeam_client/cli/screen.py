@@ -72,7 +72,7 @@ def draw(found: dict[str, Any]) -> RenderableType:
             (_named(name, row) for name, one in upstreams.items() for row in _slots(one)),
         ),
         _table(
-            ("LATENCY MS", "QUEUE", "P99", "CONNECT", "P99", "FIRST", "P99", "TOTAL", "P99"),
+            ("LATENCY MS, P50/P99", "QUEUE", "CONNECT", "FIRST TOKEN", "TOTAL"),
             ([_name(name), *_latency(one)] for name, one in upstreams.items()),
         ),
         _table(
@@ -146,9 +146,8 @@ def _slots(one: dict[str, Any]) -> list[list[Any]]:
 def _latency(one: dict[str, Any]) -> list[str]:
     found = one.get("latency_ms", {})
     return [
-        _milliseconds(found.get(phase, {}).get(name))
+        "/".join(_milliseconds(found.get(phase, {}).get(name)) for name in ("p50", "p99"))
         for phase in status.PHASES
-        for name in ("p50", "p99")
     ]
 
 

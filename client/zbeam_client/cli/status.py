@@ -95,7 +95,10 @@ def describe_daemon(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 def remote(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return where remote clients connect, how many may, and who was refused."""
-    kinds = {name: found.get(name) for name in ("clients", "strangers")}
+    kinds = {
+        name if found.get(f"{name}s") == 1 else f"{name}s": found.get(f"{name}s")
+        for name in ("client", "stranger")
+    }
     pairs = [("remote", f"{found.get('endpoint')}  ({output.counts(kinds)})")]
     last = found.get("last_stranger")
     if last:
