@@ -28,7 +28,7 @@ of them.
 
 For every row the tests also hold that
 
-- the request ended before its deadline, whatever the fault;
+- the request ended by its deadline, whatever the fault;
 - the stand-in saw no more than one generation started, except where a row says *possible \
 double*: those are the two cases in which a request that may have arrived is sent once more (a \
 session that had been open before ended without a byte; a 500, 502 or 504), and the result says \
