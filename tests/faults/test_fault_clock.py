@@ -10,7 +10,7 @@ import pytest
 
 from support.matrix import PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
-from support.steps import Step, arm
+from support.steps import Step, arm, both, retry_at
 from support.waiting import wait_until
 
 LIBRARIES = sorted(Path("/usr/lib").glob("**/faketime/libfaketime*.so.1"))
@@ -242,6 +242,16 @@ CELLS = [
             content=True,
         )
         for name, s in HOURS
+    ],
+    *[
+        Cell(
+            f"the clock goes {way} an hour, Retry-After a date",
+            "headers",
+            before=both(jump(s), retry_at(3)),
+            attempts=(503, 200),
+            least_s=1.5,
+        )
+        for way, s in (("forward", HOUR), ("back", -HOUR))
     ],
 ]
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from support import namespace
-from support.matrix import POOL, PROVING, SLOW, Cell, Rig, parametrize
+from support.matrix import DEADLINE_S, POOL, PROVING, SLOW, Cell, Rig, parametrize
 from support.standin import Standin
 from support.steps import Step, arm, both
+from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 MISSING = namespace.missing()
@@ -35,8 +36,8 @@ def network() -> Iterator[None]:
         yield
 
 
-def rig_with(pool: str, *, tls: bool = True) -> Iterator[Rig]:
-    with Standin(tls=tls) as standin, OwnNetworkRig.build(standin, pool=pool) as rig:
+def rig_with(pool: str, *, tls: bool = True, **more: str) -> Iterator[Rig]:
+    with Standin(tls=tls) as standin, OwnNetworkRig.build(standin, pool=pool, **more) as rig:
         yield rig
 
 
@@ -55,6 +56,17 @@ def alone_proving(network: None) -> Iterator[Rig]:
     yield from rig_with(PROVING)
 
 
+@pytest.fixture(scope="module")
+def default_clocks(network: None) -> Iterator[Rig]:
+    """A rig whose clocks are so long that the kernel's run out before them."""
+    yield from rig_with("", timeouts="")
+
+
+@pytest.fixture(scope="module")
+def default_clocks_tcp(network: None) -> Iterator[Rig]:
+    yield from rig_with("", timeouts="", tls=False)
+
+
 def rule(*what: str, way: str = "--dport") -> Step:
     """Let a rule strike packets to (or from) the port that the daemon speaks to."""
 
@@ -71,6 +83,13 @@ def release(rig: Rig) -> None:
 def drop_three(rig: Rig) -> None:
     rig.daemon.ask(m.Warm(n=3), admin=True)
     UP(rig)
+
+
+def idle_ones_go(rig: Rig) -> None:
+    """Sessions that the kernel has given up are retired, and say nothing of the server."""
+    wait_until(lambda: not rig.daemon.ask(m.Stats())["sessions"]["idle"], timeout=KERNEL_S)
+    (limit,) = rig.daemon.ask(m.Stats())["idle_limit"].values()
+    assert limit["learned_s"] is None, limit
 
 
 UP = rule("-j", "DROP")
@@ -210,6 +229,46 @@ CELLS = [
 ]
 
 
-@parametrize(*[replace(c, rig=c.rig or "alone", marks=(HERE,)) for c in CELLS])
+KERNEL_S = 90.0
+"""Keepalive and TCP_USER_TIMEOUT have run out after some 45 s."""
+GIVEN_UP = [
+    Cell(
+        "packets vanish until the kernel gives up",
+        "request sent",
+        WAITING.replace("60", "600"),
+        before=lambda rig: rig.daemon.ask(m.Warm(n=3), admin=True),
+        during=both(UP, DOWN, idle_ones_go),
+        moment="begun",
+        code=BAD,
+        attempts=(None,),
+        says="timed out",
+        deadline_s=KERNEL_S,
+        over=over,
+        rig=rig,
+        marks=(pytest.mark.timeout(2 * KERNEL_S),),
+    )
+    for over, rig in [("TLS", "default_clocks"), ("TCP", "default_clocks_tcp")]
+]
+
+
+@parametrize(
+    *[replace(c, rig=c.rig or "alone", marks=(HERE, *c.marks)) for c in [*CELLS, *GIVEN_UP]]
+)
 def test_cell(rig: Rig, cell: Cell) -> None:
     rig.check(cell)
+
+
+@HERE
+def test_a_request_that_was_given_up_does_not_arrive_when_the_network_is_back(alone: Rig) -> None:
+    """Its caller has been told that it failed, and may have sent another by then."""
+    alone.begin("answer")
+    alone.succeed()
+    alone.standin.forget()
+    UP(alone)
+    alone.peer.generate(deadline_s=DEADLINE_S)
+    assert alone.peer.error().code == "stalled"
+    namespace.iptables("-F")
+    # What the kernel still holds is sent now, if it is not thrown away.
+    wait_until(lambda: not namespace.connections_to(alone.relay.port), timeout=40)
+    alone.succeed()
+    assert alone.standin.counts()["generations_started"] == 1

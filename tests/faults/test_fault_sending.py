@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from support.matrix import Cell, Rig, parametrize
+from support.relay import Fault
 from support.steps import arm, strike, swap, trickle
+from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 SENT, HEAD = "request sent", "headers"
@@ -65,6 +67,13 @@ def warm(rig: Rig) -> None:
     rig.daemon.ask(m.Warm(n=1), admin=True)
 
 
+def warming(rig: Rig) -> None:
+    """Let a session be on its way that no request has asked for."""
+    rig.relay.arm(Fault("hold", "accept"))
+    rig.daemon.peer(admin=True).send(m.Warm(n=1))
+    wait_until(lambda: rig.daemon.ask(m.Stats())["sessions"]["connecting"] == 1)
+
+
 SENDING = [
     *lost("FIN", "cut_after_bytes = 0", "TLS", fast=True),
     *lost("FIN", "cut_after_bytes = 0", "TCP"),
@@ -98,6 +107,20 @@ SENDING = [
         )
         for how in ("fin", "rst")
         for over in ("TLS", "TCP")
+    ],
+    # One that was taken over while it was being opened is as fresh as any.
+    *[
+        Cell(
+            f"{how.upper()}, session taken over while it was opened",
+            SENT,
+            f"[defaults]\ncut_after_bytes = 0\ncut = '{how}'",
+            before=warming,
+            during=lambda rig: rig.relay.release(),
+            moment="waiting",
+            code=BAD,
+            attempts=(None,),
+        )
+        for how in ("fin", "rst")
     ],
     # The stand-in never saw these; the daemon cannot know it.
     Cell(

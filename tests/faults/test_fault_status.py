@@ -99,6 +99,22 @@ def broken(status: int, code: str, *, tries: int = 1, then: tuple[int, ...] = ()
     ]
 
 
+def outlasting(status: int, code: str) -> Cell:
+    """An error whose body has not ended when the deadline passes is that error all the same."""
+    return Cell(
+        f"{status} whose body outlasts the deadline",
+        "headers",
+        always(status, f"message = '{LONG}'"),
+        before=arm("freeze", after=IN_BODY),
+        deadline_s=1.0,
+        code=code,
+        attempts=(status,),
+        started=0,
+        says=f"the API answered {status}",
+        over="TCP",
+    )
+
+
 def damaged(status: int, code: str, says: str = "limit of 25", **more: Any) -> Cell:
     """An error whose text is not UTF-8 is told as far as it can be read."""
     return Cell(
@@ -185,6 +201,18 @@ STATUS = [
     *broken(429, "rate_limited", tries=3, then=(200,)),
     *broken(500, BAD, tries=2, then=(200,)),
     *broken(503, BAD, tries=3, then=(200,)),
+    *[
+        outlasting(status, code)
+        for status, code in [
+            (400, "invalid_parameters"),
+            (401, "auth_failed"),
+            (402, "insufficient_balance"),
+            (422, "invalid_parameters"),
+            (429, "rate_limited"),
+            (500, BAD),
+            (503, BAD),
+        ]
+    ],
     damaged(400, "invalid_parameters", attempts=(400,)),
     damaged(401, "auth_failed", says="401", attempts=(401,)),
     damaged(429, "rate_limited", attempts=(429,) * 3),

@@ -192,6 +192,14 @@ AT_THE_BYTE = [
             ("garbage", "garbage"),
         ]
     ],
+    # Nor does the caller wait for it: the deadline is nearer than the end of our patience.
+    Cell(
+        "silence after it, the deadline passes",
+        END,
+        before=arm("freeze", mark=EVENT_ENDS),
+        deadline_s=0.95,
+        over="TCP",
+    ),
     Cell("one byte at a time", END, before=arm("trickle", mark=CHUNK_BEGINS), over="TCP"),
     Cell(
         "silent drop",
@@ -206,6 +214,7 @@ LENGTHS = [
     Cell(f"content length too {which}", stage, off_by(n, data), started=0, **came)
     for which, stage, n, data, came in [
         ("long", FIRST, 9, body(0), {"code": "truncated", "arrived": 0}),
+        ("short", FIRST, -20, body(0), {"code": "truncated", "arrived": 0}),
         ("long", MIDDLE, 9, body(10), {"code": "truncated", "arrived": 10, "content": True}),
         ("short", MIDDLE, -20, body(10), {"code": "truncated", "arrived": 9, "content": True}),
         ("long", END, 9, body(TOKENS, ends=True), {}),
@@ -341,6 +350,13 @@ ENDS = [
         "HTTP/1.0, closed",
         FIRST,
         answers("http10 = true\ncut_after_events = 1"),
+        code="truncated",
+        arrived=0,
+    ),
+    Cell(
+        "HTTP/1.0, half an event",
+        FIRST,
+        answers("http10 = true\ncut_after_bytes = 600"),
         code="truncated",
         arrived=0,
     ),

@@ -102,5 +102,14 @@ def iptables(*arguments: str) -> None:
     _run("iptables", "--wait", *arguments)
 
 
+def connections_to(port: int) -> list[str]:
+    """The connections to a port from which bytes may still come, in this thread's network."""
+    lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1:4] for line in lines]  # local and remote address, state
+    sending = ("01", "04")  # ESTABLISHED, FIN_WAIT1
+    return [here for here, there, state in ends
+            if there.endswith(f":{port:04X}") and state in sending]  # fmt: skip
+
+
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
