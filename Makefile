@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Hundreds of daemons and clients are started; without this each compiles all its modules anew where
+# the environment has this set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-faults test-systemd check bench-quick bench-plan docs man install uninstall clean
 
 $(STAMP): setup.py pyproject.toml
