@@ -229,8 +229,10 @@ def requests(recent: Sequence[Trouble | None], now: float) -> Check:
         return Check(name="requests", status="pass", detail=detail)
     last = failed[-1]
     age_s = now - last.at
-    which = f"{len(failed)} of the last {len(recent)}" if len(recent) > 1 else "the last one"
-    detail = f"{which} failed, {age_s:.0f} s ago with {last.code}: {last.message}"
+    which = "the last one failed"
+    if len(recent) > 1:
+        which = f"{len(failed)} of the last {len(recent)} failed, the newest of them"
+    detail = f"{which} {age_s:.0f} s ago: {last.code}: {last.message}"
     many = 2 * len(failed) >= len(recent) and age_s <= RECENT_S
     if recent[-1] is None and not many:
         return Check(name="requests", status="pass", detail=detail)

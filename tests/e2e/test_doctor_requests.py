@@ -51,7 +51,7 @@ def test_an_account_that_may_look_but_not_generate(
     daemon = start()
     assert daemon.client("generate", "x").returncode != 0
     report = Report(daemon)
-    report.names("deepseek: requests", "the last one failed, ", f"{status}: No.")
+    report.names("deepseek: requests", "the last one failed ", f"{status}: No.")
     standin.set_scenario("")
     # Mended since: two generations that work count more than one that did not.
     probed = Report(daemon, "--probe")
