@@ -19,6 +19,8 @@ from support.home import COMMAND, Home
 from support.standin import Standin
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(180)
+
 SITE = Path(__file__).parents[2] / "examples" / "sample-site"
 ANSWERS = (SITE / "standin.toml").read_text()
 SLOWLY = f"[defaults]\ntoken_delay_s = 0.002\n{ANSWERS}"
@@ -59,7 +61,7 @@ def running(home: Home, *more: str) -> contextlib.AbstractContextManager[subproc
 
 
 def ended(run: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
-    stdout, stderr = run.communicate(timeout=60)
+    stdout, stderr = run.communicate(timeout=120)
     assert stdout, stderr
     return json.loads(stdout), stderr
 
@@ -79,11 +81,11 @@ def test_a_run_waits_for_its_daemon_and_starts_no_other_in_its_place(
         text = text.replace(standin.url, another.url)
         home.config.write_text(text.replace(str(standin.ca_file), str(another.ca_file)))
         with process(*daemon, environ=its_own) as first:
-            wait_until(lambda: home.client("ping").returncode == 0)
+            wait_until(lambda: home.client("ping").returncode == 0, timeout=60)
             with running(home) as run:
-                wait_until(lambda: len(standin.events("generation_finished")) > 8)
+                wait_until(lambda: len(standin.events("generation_finished")) > 8, timeout=60)
                 first.terminate()
-                first.wait(timeout=20)
+                first.wait(timeout=60)
                 time.sleep(1)  # as long as a restart takes: meanwhile requests find no daemon
                 assert run.poll() is None, run.communicate()
                 with process(*daemon, environ=its_own) as second:
@@ -99,7 +101,7 @@ def test_a_run_waits_for_its_daemon_and_starts_no_other_in_its_place(
 def test_a_run_that_started_its_daemon_starts_it_again(home: Home, standin: Standin) -> None:
     standin.set_scenario(SLOWLY)
     with running(home) as run:
-        wait_until(lambda: len(standin.events("generation_finished")) > 8)
+        wait_until(lambda: len(standin.events("generation_finished")) > 8, timeout=60)
         (pid,) = home.alive()
         os.kill(pid, signal.SIGKILL)
         report, stderr = ended(run)
@@ -113,7 +115,7 @@ def test_a_daemon_that_cannot_be_started_again_is_one_failure_and_the_end(
 ) -> None:
     standin.set_scenario(SLOWLY)
     with running(home) as run:
-        wait_until(lambda: len(standin.events("generation_finished")) > 8)
+        wait_until(lambda: len(standin.events("generation_finished")) > 8, timeout=60)
         (pid,) = home.alive()
         home.config.write_text("config_version = 1\nnonsense = 1\n")
         os.kill(pid, signal.SIGKILL)
