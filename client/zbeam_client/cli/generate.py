@@ -151,7 +151,7 @@ def generate(
     says what to do about them. Ctrl-C stops cleanly, a second one at once; --resume goes on.
     The exit status is 0 only if every file is good. --model, --max-tokens, --temperature,
     --top-p, --thinking, --effort and --user-id go before what the components' files say;
-    --timeout is for each request.
+    --timeout is for each request, with its waits.
     """
     run = {name: options.pop(name) for name in CONTENT}
     if any(value not in (None, False, ()) for value in run.values()):
