@@ -71,7 +71,7 @@ def warming(rig: Rig) -> None:
     """Let a session be on its way that no request has asked for."""
     rig.relay.arm(Fault("hold", "accept"))
     rig.daemon.peer(admin=True).send(m.Warm(n=1))
-    wait_until(lambda: rig.daemon.ask(m.Stats())["sessions"]["connecting"] == 1)
+    assert rig.relay.struck.wait(10.0), "no connection has come"
 
 
 SENDING = [
