@@ -2,9 +2,10 @@
 
 The documented limit is a ceiling; what holds is less when the balance is low, can change within
 seconds, and is told only in the text of a 429 (deepseek-api.md, "Limits"). So: a number in the
-text is believed at once. Without one, or with one that we did not reach (others use the rest of
-the account), it is half of what was in use; and each further refusal of the same burst says that
-what is in use without it is still enough, so that a burst ends with as many as were not refused.
+text is believed at once. Without one, or with the one that is known and that we do not reach
+(others use the rest of the account), it is half of what was in use; and each further refusal of the
+same burst says that what is in use without it is still enough, so that a burst ends with as many as
+were not refused.
 
 Afterwards the limit is raised again, up to what is configured: the balance may have been topped
 up. It is raised a little at a time while nothing is refused, at first by one: a raise that goes
@@ -40,6 +41,7 @@ class Ceiling:
         self.configured = configured
         self.refusals = 0
         self._limit = configured
+        self._named: int | None = configured  # in the last refusal
         self._refused_at = float("-inf")
         self._raised_at = float("-inf")
         self._raises = 0  # since the last refusal
@@ -48,7 +50,9 @@ class Ceiling:
         """Note a 429: ``limit`` is the number in its text, ``in_use`` what we held then."""
         self.refusals += 1
         cut_lately = now - self._refused_at < ONE_EVENT_S and self._limit < self.configured
-        if limit is not None and (limit < in_use or limit < self._limit):
+        news = limit is not None and (limit < in_use or limit != self._named)
+        self._named = limit
+        if limit is not None and news:
             self._limit = min(limit, self.configured)
         elif not cut_lately:
             self._limit = max(1, min(self._limit, in_use) // 2)

@@ -210,7 +210,7 @@ class Generation:
             lease = self.upstream.sessions.lease(
                 self.name, deadline=self.deadline, fresh=self._fresh or self._stale
             )
-            if self.upstream.gate.over(self.call.family):
+            if self.upstream.refuses(self.call.family):
                 # Learned while this one connected: what it would send is refused for certain.
                 reason, stepped_back = "single_use", True
                 if not self._fresh:

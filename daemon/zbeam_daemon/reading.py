@@ -11,6 +11,7 @@ import gevent
 from zbeam_daemon.answer import bad_response
 from zbeam_daemon.clocks import Clocks
 from zbeam_daemon.config.settings import TimeoutSettings
+from zbeam_daemon.retry import ANSWERED
 from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.sse import EventParser, EventTooLong
 
@@ -103,6 +104,10 @@ class Reader:
             alarm.stop()
         if not response.done:
             _read_end(response)
+        elif parser.cut and not ended:
+            raise ExchangeError(
+                "the body ended in the middle of an event", phase=ANSWERED, lost=False
+            )
 
     def body(self, response: Response) -> bytes:
         """Read a whole body; raises ``Stalled``, ``ExchangeError``, ``ZbeamError``."""

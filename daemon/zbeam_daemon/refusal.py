@@ -7,6 +7,7 @@ same for nearly all of them, and its content type is not to be trusted.
 from __future__ import annotations
 
 import email.utils
+import time
 from collections.abc import Mapping
 
 from zbeam_daemon.answer import decode_json
@@ -123,8 +124,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = _unix(value) - _unix(headers["Date"])
-        except (KeyError, TypeError, ValueError, OverflowError):
+            date = headers.get("Date")
+            seconds = _unix(value) - (time.time() if date is None else _unix(date))
+        except (TypeError, ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < 86_400 else None
 

@@ -20,7 +20,13 @@ import urllib3
 
 from zbeam_daemon.causes import all_causes, is_loss, is_silence_of, plain_cause
 from zbeam_daemon.config.settings import UpstreamSettings
-from zbeam_daemon.connection import Connection, OneConnectionAdapter, SocketReader, Steps
+from zbeam_daemon.connection import (
+    Connection,
+    OneConnectionAdapter,
+    SocketReader,
+    Steps,
+    part_in_peace,
+)
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING
 from zbeam_daemon.tls import client_context, is_silence, pending_error
@@ -116,6 +122,7 @@ class Session:
         self._templates: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._connection: Connection | None = None
         self._watch: Any = None
+        self._busy = False  # a request is under way, or was left in the middle
         self.went_silent = False
 
     @classmethod
@@ -211,6 +218,7 @@ class Session:
         """
         connection = self._connection
         assert connection is not None
+        self._busy = True
         prepared = self._prepared(method, path)
         if body is not None:
             prepared = prepared.copy()
@@ -224,6 +232,10 @@ class Session:
             raise self.broke(error, self.phase) from None
         return Response(self, connection, found)
 
+    def finished(self) -> None:
+        """Note that the response to the request under way has ended."""
+        self._busy = False
+
     @property
     def phase(self) -> str:
         """How far the request under way got; one of ``retry``'s phases."""
@@ -233,6 +245,8 @@ class Session:
         """Close the connection, whatever is under way on it."""
         self.unwatch()
         if self._connection is not None:
+            if not self._busy and self._connection.sock is not None:
+                part_in_peace(self._connection.sock)
             # Closing the file object as well: the socket lives as long as either is open.
             if self._connection.reader is not None:
                 self._connection.reader.close()
@@ -325,6 +339,7 @@ class Response:
         # Both libraries must know that the response is over before the next one can begin.
         self._decoder.excess = self._decoder.excess or bool(self._reader.buffer)
         self._original.close()
+        self._session.finished()
         if self._keep_alive:
             self._found.raw.release_conn()
 

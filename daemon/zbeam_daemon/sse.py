@@ -26,6 +26,11 @@ class EventParser:
         self._data: list[bytes] = []
         self._size = 0  # bytes in _data
 
+    @property
+    def cut(self) -> bool:
+        """Whether what came last is the beginning of an event."""
+        return bool(self._data) or (bool(self._held) and b"data:".startswith(self._held[:5]))
+
     def feed(self, body: bytes) -> list[bytes]:
         """Return the data of each event that ended in ``body``; raises ``EventTooLong``."""
         lines = (self._held + body).split(b"\n")

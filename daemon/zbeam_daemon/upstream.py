@@ -153,8 +153,11 @@ class Upstream:
         learned = self.ceilings.get(family)
         return configured if learned is None else learned.limit(time.monotonic())
 
-    def refused(self, family: str, configured: int, message: str) -> None:
-        """Learn from a 429."""
+    def refused(self, family: str, configured: int, message: str) -> bool:
+        """Learn from a 429; returns whether fewer of our requests may do.
+
+        When one that runs alone is refused, nobody gets in for now.
+        """
         now = time.monotonic()
         self.counters.refusal(family)  # the ceiling is forgotten once it has recovered
         ceiling = self.ceilings.setdefault(family, Ceiling(configured))
@@ -165,6 +168,11 @@ class Upstream:
         self.log.info(
             "limit.learned", upstream=self.name, family=family, limit=limit, in_use=in_use
         )
+        return in_use > 1
+
+    def refuses(self, family: str) -> bool:
+        """Tell whether a request that was admitted before should not be sent now after all."""
+        return self.gate.over(family) or self.backoff.hold(time.monotonic()) > 0.0
 
     def learn(
         self, call: Call, error: ZbeamError | None, failure: Failure | None, began: float
@@ -174,15 +182,16 @@ class Upstream:
         status = None if error is None else error.http_status
         if error is not None:
             self.counters.trouble(now, error)
+        fewer_may_do = False
         if status == 429 and error is not None:
-            self.refused(call.family, call.ceiling, error.message)
+            fewer_may_do = self.refused(call.family, call.ceiling, error.message)
         if error is None:
             self.backoff.succeeded()
         elif status == 429 or error.code in _TROUBLE:
             asked_s = failure.retry_after_s if failure else None
-            # Refused beside others it is the gate's to deal with; refused alone, nobody gets in.
-            alone = status == 429 and self.gate.in_use <= 1
-            self.backoff.failed(now, began=began, retry_after_s=asked_s, for_all=alone)
+            self.backoff.failed(
+                now, began=began, retry_after_s=asked_s, for_all=status == 429 and not fewer_may_do
+            )
         refused = status is not None and status < 500
         if error is None or refused or error.code == "content_filter":
             self.breaker.success()  # a refusal is an answer too

@@ -46,10 +46,14 @@ def test_a_number_that_shrinks_is_followed() -> None:
     assert ceiling.limit(1.3) == 5
 
 
-def test_a_number_that_we_did_not_reach_means_that_others_use_the_account_too() -> None:
+def test_the_known_number_that_we_do_not_reach_means_that_others_use_the_account() -> None:
     ceiling = Ceiling(2500)
     ceiling.refused(1.0, in_use=1000, limit=2500)
     assert ceiling.limit(1.0) == 500
+    ceiling.refused(1.5, in_use=1, limit=25)  # this one is news, and holds at once
+    assert ceiling.limit(1.5) == 25
+    ceiling.refused(3.0, in_use=10, limit=25)
+    assert ceiling.limit(3.0) == 5
 
 
 def test_without_a_number_one_burst_of_refusals_halves_once() -> None:

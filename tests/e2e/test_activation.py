@@ -223,7 +223,9 @@ def test_no_remote_command_fails_while_daemons_come_and_go(afar: tuple[Manager, 
         answers = [pool.submit(laptop, "generate", "hello") for _ in range(24)]
         for _ in range(2):
             finished = sum(answer.done() for answer in answers)
-            wait_until(lambda before=finished: sum(a.done() for a in answers) >= before + 4)
+            wait_until(
+                lambda before=finished: sum(a.done() for a in answers) >= before + 4, timeout=40.0
+            )
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=20) == 0
             process = held.start()

