@@ -44,15 +44,17 @@ _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     # Keepalive says nothing while sent data is unacknowledged; this does (milliseconds).
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
-    # What was given up is thrown away when the socket closes. Else the kernel would go on sending
-    # it, and a generation start that nobody waits for when the network is back.
-    (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
 ]
 
 
-def part_in_peace(sock: Any) -> None:
-    """Let a connection end by FIN when it is closed: nothing is under way on it."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+def end_by(sock: Any, *, reset: bool) -> None:
+    """Choose how a connection ends when it is closed: by RST, or by FIN.
+
+    After a FIN the kernel goes on sending what has not arrived yet: a request that was given up
+    would begin, unheard, when the network is back. A RST throws it away; but it is sent only once,
+    so that one that is lost leaves the server with a connection that nobody uses.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(reset), 0))
 
 
 class ReconnectForbidden(OSError):

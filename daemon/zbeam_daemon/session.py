@@ -7,6 +7,7 @@ got; nobody above this module catches an exception of requests, urllib3 or ssl.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.cookiejar
 import ssl
@@ -25,7 +26,7 @@ from zbeam_daemon.connection import (
     OneConnectionAdapter,
     SocketReader,
     Steps,
-    part_in_peace,
+    end_by,
 )
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING
@@ -122,7 +123,6 @@ class Session:
         self._templates: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._connection: Connection | None = None
         self._watch: Any = None
-        self._busy = False  # a request is under way, or was left in the middle
         self.went_silent = False
 
     @classmethod
@@ -218,7 +218,7 @@ class Session:
         """
         connection = self._connection
         assert connection is not None
-        self._busy = True
+        end_by(connection.sock, reset=True)  # until the response has ended
         prepared = self._prepared(method, path)
         if body is not None:
             prepared = prepared.copy()
@@ -232,10 +232,6 @@ class Session:
             raise self.broke(error, self.phase) from None
         return Response(self, connection, found)
 
-    def finished(self) -> None:
-        """Note that the response to the request under way has ended."""
-        self._busy = False
-
     @property
     def phase(self) -> str:
         """How far the request under way got; one of ``retry``'s phases."""
@@ -245,8 +241,6 @@ class Session:
         """Close the connection, whatever is under way on it."""
         self.unwatch()
         if self._connection is not None:
-            if not self._busy and self._connection.sock is not None:
-                part_in_peace(self._connection.sock)
             # Closing the file object as well: the socket lives as long as either is open.
             if self._connection.reader is not None:
                 self._connection.reader.close()
@@ -339,7 +333,8 @@ class Response:
         # Both libraries must know that the response is over before the next one can begin.
         self._decoder.excess = self._decoder.excess or bool(self._reader.buffer)
         self._original.close()
-        self._session.finished()
+        with contextlib.suppress(OSError):  # http.client has closed it: it ends with the response
+            end_by(self._reader.sock, reset=False)
         if self._keep_alive:
             self._found.raw.release_conn()
 
