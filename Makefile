@@ -22,10 +22,12 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -q -n 4 --dist worksteal
 
-# Every cell of the fault matrix; writes its table to docs/reliability.md. What needs root,
-# iptables or faketime is reported as not run where they are missing.
+# Every cell of the fault matrix, and what else takes long; writes the matrix to
+# docs/reliability.md. What needs root, iptables or faketime is reported as not run where they are
+# missing.
 test-faults: $(STAMP)
 	ZBEAM_WRITE_RELIABILITY=1 $(BIN)/pytest -q -n 2 --dist worksteal tests/faults -m faults
+	$(BIN)/pytest -q -n 2 --dist worksteal -m slow
 
 # Boots a systemd of its own in a container and drives the real units. Needs root and
 # systemd-nspawn, and fails where it cannot run: nothing was tested then.

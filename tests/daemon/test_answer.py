@@ -342,7 +342,7 @@ CHUNK = VALUES | st.fixed_dictionaries(
 
 
 @given(chunks=st.lists(CHUNK, max_size=4))
-@settings(max_examples=400)
+@settings(max_examples=200)
 @example(chunks=[{"choices": [{"delta": {"tool_calls": [{"function": "abc"}]}}]}])
 @example(chunks=[{"choices": [], "usage": {"prompt_tokens": "many"}}])
 @example(chunks=[{"choices": [{"delta": {}}], "model": ["x"]}])
@@ -404,7 +404,7 @@ def flat(deltas: list[Any]) -> list[tuple[str, Any]]:
 
 
 @given(deltas=st.lists(DELTA, max_size=20))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_merging_loses_nothing_and_keeps_the_order(deltas: list[Any]) -> None:
     before = json.dumps(deltas)
     pending: list[Any] = []

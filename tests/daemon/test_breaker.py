@@ -215,4 +215,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreakerMachine = BreakerMachine.TestCase
-TestBreakerMachine.settings = settings(max_examples=200, stateful_step_count=40)
+TestBreakerMachine.settings = settings(max_examples=100, stateful_step_count=40)

@@ -346,7 +346,7 @@ def toml(value: object) -> str:
 )
 @example(path=KEYS[0], value=1, top={"upstream": {"a": {"api_key_file": "\0", "ca_file": "\0"}}})
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_the_file_holds_only_config_invalid_is_raised(
     tmp_path: Path, path: object, value: object, top: dict[str, object]

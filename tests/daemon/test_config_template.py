@@ -168,7 +168,7 @@ class TestUpgrade:
         st.sampled_from(["\n", "\r\n"]),
     )
     @settings(
-        max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     def test_no_file_changes_its_meaning(
         self, tmp_path: Path, lines: list[str], newline: str

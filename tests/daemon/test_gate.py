@@ -383,7 +383,7 @@ class GateMachine(RuleBasedStateMachine):
 
 
 TestGateMachine = GateMachine.TestCase
-TestGateMachine.settings = settings(max_examples=200, stateful_step_count=40)
+TestGateMachine.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("queue", [0, 1, 5])

@@ -691,7 +691,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=250, stateful_step_count=50)
+TestPoolMachine.settings = settings(max_examples=120, stateful_step_count=50)
 
 
 def test_a_lease_that_outlives_every_request_is_taken_back() -> None:

@@ -6,6 +6,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler
 
+import pytest
+
 from support.daemon import Daemon, Peer, Start
 from support.scripted import Scripted, answer_with
 from support.standin import Standin
@@ -82,6 +84,7 @@ def test_a_burst_of_refusals_without_a_number_fails_nobody(start: Start) -> None
     assert posts <= 2 * 60, "a refused request steps back until there is room"
 
 
+@pytest.mark.slow
 def test_while_the_api_takes_nothing_not_everybody_finds_out_alone(
     start: Start, standin: Standin
 ) -> None:

@@ -215,6 +215,7 @@ def test_a_remote_client_waits_through_a_restart(
     assert len(standin.events("request")) == 2
 
 
+@pytest.mark.slow
 def test_no_remote_command_fails_while_daemons_come_and_go(afar: tuple[Manager, Site]) -> None:
     held, site = afar
     laptop = site.client("laptop", LAPTOP)

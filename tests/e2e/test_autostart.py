@@ -125,6 +125,7 @@ def test_a_daemon_that_works_does_not_end_for_want_of_work(home: Home, standin: 
     wait_until(lambda: home.alive() == [])
 
 
+@pytest.mark.slow
 def test_clients_that_come_while_the_daemon_ends_for_want_of_work_are_served(home: Home) -> None:
     text = home.config.read_text()
     home.config.write_text(text.replace("[daemon]", "[daemon]\nidle_exit_s = 0.1"))

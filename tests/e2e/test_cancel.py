@@ -126,6 +126,7 @@ def test_a_client_that_waits_without_a_stream_and_is_killed_is_noticed_too(
     assert_all_came_back(daemon, standin, cancelled=1)
 
 
+@pytest.mark.slow
 def test_clients_that_were_stopped_are_given_up_within_seconds(
     start: Start, standin: Standin
 ) -> None:

@@ -112,6 +112,7 @@ def prompts(standin: Standin) -> Counter[str]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_a_site_in_spite_of_bad_answers_cut_streams_and_a_restart(
     start: Start, standin: Standin, out: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_bad_answer_never_replaces_a_good_file(start: Start, standin: Standin,
     assert standin.events("request") == []
 
 
+@pytest.mark.slow
 def test_resume_dry_run_and_overwrite_over_files_that_a_person_edited(
     start: Start, standin: Standin, out: Path
 ) -> None:
@@ -329,6 +331,7 @@ def test_what_no_item_can_get_past_stops_the_run(
 
 
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.slow
 def test_the_wait_for_an_api_that_refuses_ends_with_the_timeout(
     start: Start, standin: Standin, out: Path, status: int
 ) -> None:
@@ -391,6 +394,7 @@ def test_no_daemon_at_the_start_is_said_at_once_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_stops_cleanly_and_resume_goes_on(
     start: Start, standin: Standin, out: Path, number: int
 ) -> None:

@@ -19,7 +19,7 @@ from support.home import COMMAND, Home
 from support.standin import Standin
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 SITE = Path(__file__).parents[2] / "examples" / "sample-site"
 ANSWERS = (SITE / "standin.toml").read_text()

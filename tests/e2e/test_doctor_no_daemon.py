@@ -77,6 +77,7 @@ def test_a_daemon_whose_socket_was_removed_ends_and_makes_room(start: Start) -> 
     assert daemon.client("generate", "x").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_daemon_without_its_socket_that_still_lives(start: Start, standin: Standin) -> None:
     standin.set_scenario('[[rule]]\npath = "/chat/completions"\nfirst_byte_delay_s = 60\n')
     daemon = start(daemon='log_level = "debug"\ndrain_s = 60')
@@ -117,6 +118,7 @@ def test_the_number_in_an_old_lock_is_nobody(start: Start) -> None:
 
 
 @pytest.mark.parametrize("key", ["metrics", "remote"])
+@pytest.mark.slow
 def test_a_port_that_is_taken_keeps_a_daemon_from_starting(
     start: Start, tmp_path: Path, key: str
 ) -> None:

@@ -56,6 +56,7 @@ def endless(piece: bytes) -> Any:
 @pytest.mark.parametrize(
     "piece", [b": keep-alive\n\n" * 500, b"nonsense\n" * 1000], ids=["comments", "junk"]
 )
+@pytest.mark.slow
 def test_a_flood_from_the_upstream_keeps_nobody_else_waiting(start: Start, piece: bytes) -> None:
     with Scripted(endless(piece)) as server:
         daemon = start(base_url=server.url, warm=0)

@@ -77,6 +77,7 @@ def test_a_client_on_another_host_is_served_and_a_stranger_there_is_not(hosts: H
 
 
 @pytest.mark.parametrize("whose", ["client", "daemon"])
+@pytest.mark.slow
 def test_when_an_interface_goes_down_both_sides_learn_of_it(hosts: Hosts, whose: str) -> None:
     with Daemon(hosts.standin, extra=hosts.site.table) as daemon, contextlib.ExitStack() as stack:
         processes = []

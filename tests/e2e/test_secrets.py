@@ -478,7 +478,11 @@ PATHS = [served, repeated, repeated_as_json, retried_until_the_breaker_opens,
 """Whatever carries a secret belongs in here: a function that drives a scene along that path."""
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(one, marks=[pytest.mark.slow] * (one is not served)) for one in PATHS],
+    ids=lambda path: path.__name__,
+)
 def test_no_secret_comes_out(path: Callable[[Scene], None]) -> None:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="zb-"))

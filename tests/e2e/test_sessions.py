@@ -265,6 +265,7 @@ def test_flush_counts_what_is_being_opened_or_probed_too(start: Start, standin: 
     wait_until(lambda: daemon.ask(m.Stats())["closed"] == {"flushed": 2})
 
 
+@pytest.mark.slow
 def test_a_large_warm_target_outlives_the_servers_idle_limit(
     start: Start, standin: Standin
 ) -> None:

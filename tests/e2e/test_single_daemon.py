@@ -64,6 +64,7 @@ def test_a_second_daemon_refuses_and_names_the_first_one(start: Start, standin: 
     assert daemon.client("ping").returncode == 0
 
 
+@pytest.mark.slow
 def test_of_twenty_daemons_started_at_once_exactly_one_serves(start: Start) -> None:
     daemon = start(warm=0)
     daemon.stop(keep=True)
