@@ -55,6 +55,7 @@ class Scripted:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128  # of connections: what overflows the queue is reset
             block_on_close = False
 
             def handle_error(self, *_arguments: Any) -> None:
