@@ -70,7 +70,10 @@ class Installed:
         return int(self.show("MainPID"))
 
     def state(self, unit: str = "zbeamd.service") -> str:
-        return self.show("ActiveState", unit)
+        """Its state, once it no longer reads its files anew: they may have just been written."""
+        return wait_until(
+            lambda: (found := self.show("ActiveState", unit)) != "reloading" and found
+        )
 
     def journal(self, unit: str = "zbeamd.service") -> str:
         return self.must("journalctl", "--no-pager", "--output=cat", "-u", unit)
