@@ -166,15 +166,6 @@ CELLS = [
         attempts=(None,),
     ),
     Cell(
-        "the network refuses with RST",
-        "request sent",
-        WAITING,
-        during=RESET,
-        moment="begun",
-        code="stalled",
-        attempts=(None,),
-    ),
-    Cell(
         "packets from the API vanish",
         "mid-stream",
         SLOW,
