@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.daemon import Daemon, Start
+from support.home import Home
 from support.standin import Standin
 from support.waiting import wait_until
 
@@ -50,6 +51,16 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
             return daemon
 
         yield run
+
+
+@pytest.fixture
+def home(standin: Standin) -> Iterator[Home]:
+    """A user's home in which clients start daemons of their own."""
+    home = Home(standin)
+    try:
+        yield home
+    finally:
+        home.end()
 
 
 def _end(daemon: Daemon) -> None:

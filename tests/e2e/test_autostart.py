@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,6 @@ from support.home import COMMAND, Home
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_shared import messages as m
-
-
-@pytest.fixture
-def home(standin: Standin) -> Iterator[Home]:
-    home = Home(standin)
-    try:
-        yield home
-    finally:
-        home.end()
 
 
 def test_generate_starts_a_daemon_and_the_next_one_finds_it(home: Home, standin: Standin) -> None:

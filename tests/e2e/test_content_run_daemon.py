@@ -26,15 +26,6 @@ ANSWERS = (SITE / "standin.toml").read_text()
 SLOWLY = f"[defaults]\ntoken_delay_s = 0.002\n{ANSWERS}"
 
 
-@pytest.fixture
-def home(standin: Standin) -> Iterator[Home]:
-    home = Home(standin)
-    try:
-        yield home
-    finally:
-        home.end()
-
-
 @contextlib.contextmanager
 def process(*command: str, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     running = subprocess.Popen(
