@@ -26,6 +26,7 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 import urllib3.connectionpool
+import urllib3.util.connection
 
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
 
@@ -45,6 +46,32 @@ _SOCKET_OPTIONS = [
     # Keepalive says nothing while sent data is unacknowledged; this does (milliseconds).
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 ]
+
+
+def _connect_tcp(host: str, port: int | None) -> socket.socket:
+    """Connect to the first address of a host that takes us; raises the last one's ``OSError``.
+
+    urllib3's own closes its socket on an ``OSError`` alone. What gevent throws into a wait to end
+    it (a timeout, a kill) is none, and a socket that is left behind connects when the network is
+    back, and stays open with nobody to use it.
+    """
+    usable = urllib3.util.connection.allowed_gai_family()
+    found = socket.getaddrinfo(host.strip("[]"), port, usable, socket.SOCK_STREAM)
+    refused = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in _SOCKET_OPTIONS:
+                sock.setsockopt(*option)
+            sock.connect(address)
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError):
+                raise
+            refused = error
+        else:
+            return sock
+    raise refused
 
 
 def end_by(sock: Any, *, reset: bool) -> None:
@@ -200,7 +227,7 @@ class Connection(urllib3.connection.HTTPConnection):
             self.steps.over("done")
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
+        sock = _connect_tcp(self._dns_host, self.port)
         if self.steps is not None:
             self.steps.over("proxy" if self.proxy_is_tunneling else self.after_tunnel)
         return sock
@@ -261,12 +288,12 @@ class OneConnectionAdapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Use our connection classes."""
-        super().init_poolmanager(*args, socket_options=_SOCKET_OPTIONS, **kwargs)
+        super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Use our connection classes through a proxy too."""
-        manager = super().proxy_manager_for(proxy, socket_options=_SOCKET_OPTIONS, **kwargs)
+        manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return manager
 

@@ -27,6 +27,18 @@ class TLSSocket(ssl.SSLSocket):
         super()._wait(watcher, *args, **kwargs)  # type: ignore[misc]
         self._error = self._error or pending_error(self)
 
+    def do_handshake(self, *args: Any) -> None:
+        """Shake hands; whatever ends it early closes the socket.
+
+        gevent's socket does so on an ``OSError`` alone, and its timeouts are none. Nobody else
+        could: the handshake is part of making it.
+        """
+        try:
+            super().do_handshake(*args)
+        except BaseException:
+            self.close()
+            raise
+
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """Return what has come; b"" when the peer has closed. Raises ``OSError`` else."""
         data = super().recv(buflen, flags)

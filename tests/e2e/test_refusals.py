@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import statistics
 import time
 from collections import Counter
@@ -330,6 +332,30 @@ def test_a_handshake_that_is_refused_or_hangs(start: Start, standin: Standin) ->
         assert error.outcome is not None
         assert error.outcome.possible_double is False
     assert standin.counts()["generations_started"] == 0
+
+
+@pytest.mark.parametrize("stage", ["TCP", "TLS"])
+def test_a_connection_that_is_given_up_halfway_is_closed(start: Start, stage: str) -> None:
+    # Left behind, it would come about when the network is back, with nobody to use it.
+    patient = "[upstream.deepseek.breaker]\nfailures = 100\n"
+    with contextlib.ExitStack() as stack:
+        # What the kernel has room for it connects, and nobody ever answers; the rest it ignores.
+        room = 0 if stage == "TCP" else 20
+        address = stack.enter_context(
+            socket.create_server(("127.0.0.1", 0), backlog=room)
+        ).getsockname()
+        if stage == "TCP":
+            stack.enter_context(socket.create_connection(address))
+        daemon = start(
+            base_url=f"https://127.0.0.1:{address[1]}",
+            warm=0,
+            timeouts="connect_s = 0.3",
+            extra=QUICK + patient,
+        )
+        error = refusal(daemon)
+        assert "connect_s" in error.message
+        assert len(attempts_of(error)) == 3
+        assert daemon.sockets_to(address[1]) == []
 
 
 def test_a_certificate_that_is_not_trusted_is_named_as_the_cause(

@@ -155,6 +155,19 @@ warm = {warm}
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def sockets_to(self, port: int) -> list[str]:
+        """The local addresses of its open sockets that speak, or would, to a port."""
+        process = Path(f"/proc/{self.pid}")
+        held = set()
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                held.add(str(descriptor.readlink()))
+        rows = [row.split() for row in (process / "net/tcp").read_text().splitlines()[1:]]
+        return [
+            row[1] for row in rows
+            if row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in held
+        ]  # fmt: skip
+
     def lines(self, event: str) -> list[str]:
         """The log lines of one event."""
         return [line for line in self.log.splitlines() if f" {event}" in line]
