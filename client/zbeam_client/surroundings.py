@@ -18,12 +18,10 @@ from zbeam_client.client import Client
 from zbeam_shared import __version__, paths
 from zbeam_shared.checks import Check
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.mask import masked
 from zbeam_shared.record import JsonMap
 
 _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
-_TAIL = 4
-"""Characters that the daemon shows of a long key (docs/configuration.md, "The key")."""
-_LONG_ENOUGH_FOR_A_TAIL = 20
 
 
 class Surroundings:
@@ -213,7 +211,7 @@ class Surroundings:
             if key.endswith(".api_key_env"):
                 mine = environ.get(str(entry.get("value")), "").strip()
                 theirs = str(values.get(key.removesuffix("_env"), {}).get("value"))
-                if mine and not _same_key(mine, theirs):
+                if mine and masked(mine) != theirs:
                     traps.append(f"{entry.get('value')} here is not the key that the daemon uses")
             elif key.endswith(".proxy") and entry.get("origin") == "default":
                 url = str(values.get(key.removesuffix("proxy") + "base_url", {}).get("value"))
@@ -255,15 +253,6 @@ def _remote_check(error: ZbeamError) -> str:
     """Return the check that a failure at a remote endpoint belongs to."""
     names = {"not_allowed": "remote access", "config_invalid": "remote keys"}
     return names.get(error.code, "daemon")
-
-
-def _same_key(key: str, masked: str) -> bool:
-    """Tell whether a key may be the one that is shown masked; all but its tail is hidden.
-
-    Of a short one all is.
-    """
-    tail = masked.rpartition("****")[2]
-    return key[-_TAIL:] == tail if tail else len(key) < _LONG_ENOUGH_FOR_A_TAIL
 
 
 def _process(socket: str) -> tuple[str, str]:

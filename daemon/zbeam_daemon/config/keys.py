@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import NoReturn, SupportsIndex
 
 from zbeam_daemon.config.files import UnreadableError, read_small
+from zbeam_shared.mask import masked
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 ENVIRONMENT = "environment "
 """Begins the origin of what came from an environment variable; its name follows."""
 MAX_KEY_FILE = 64 * 1024
 """Largest key file or .env file that is read, in bytes."""
-_SHOWN_TAIL = 4
-_LONG_ENOUGH_FOR_A_TAIL = 20
 _TELLING = 8
 """So many of a secret's first characters are hidden too: a text may have been cut in the middle."""
 
@@ -62,10 +61,7 @@ class Secret:
         return hide(text, self._text, str(self))
 
     def __str__(self) -> str:
-        start = "sk-" if self._text.startswith("sk-") else ""
-        # Four characters tell two long keys apart; of a short key they would be too much of it.
-        tail = self._text[-_SHOWN_TAIL:] if len(self._text) >= _LONG_ENOUGH_FOR_A_TAIL else ""
-        return f"{start}****{tail}"
+        return masked(self._text)
 
     def __repr__(self) -> str:
         return f"Secret({self!s})"
