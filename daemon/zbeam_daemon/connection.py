@@ -20,7 +20,6 @@ import struct
 import time
 from typing import Any
 
-import gevent
 import requests
 import requests.adapters
 import urllib3
@@ -29,6 +28,7 @@ import urllib3.connectionpool
 import urllib3.util.connection
 
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
+from zbeam_daemon.turns import give_turn
 
 RECV_SIZE = 65536
 READS_IN_A_ROW = 32
@@ -160,7 +160,7 @@ class SocketReader:
     def _recv(self) -> bytes:
         self._reads += 1
         if self._reads % READS_IN_A_ROW == 0:
-            gevent.sleep(0)
+            give_turn()
         return self.sock.recv(RECV_SIZE)  # type: ignore[no-any-return]
 
     def read_batch(self, limit: int) -> bytes:

@@ -19,6 +19,7 @@ import gevent
 import gevent.event
 import zmq
 
+from zbeam_daemon.turns import give_turn
 from zbeam_shared.messages import HEARTBEAT_S
 from zbeam_shared.wire import MAX_BODY
 
@@ -162,10 +163,11 @@ class Router:
             if not self._take():
                 self._readable.wait()
                 self._readable.clear()
+                taken = 0
                 continue
             taken += 1
             if taken % BURST == 0:
-                gevent.sleep(0)
+                give_turn()
 
     def _take(self) -> bool:
         """Take one message and have it handled; False when there is none."""
@@ -191,7 +193,7 @@ class Router:
             # What is beyond the limits is not kept, and its message is refused for the gap.
             frames.append(frame if size <= MAX_SIZE and len(frames) < MAX_FRAMES else b"")
             if len(frames) % FRAMES_BURST == 0:
-                gevent.sleep(0)
+                give_turn()
         self._on_frames(self, frames[0], frames[1:], user)
         return True
 
