@@ -70,7 +70,7 @@ run zbeam-client cache warm 1
 cat zbeamd.log
 
 say "4. An answer, streamed through a session that was already warm"
-run zbeam-client -v generate --stream "Write three sentences about laser cleaning of aluminium."
+run zbeam-client -v generate --stream "Write three sentences about laser cleaning of aluminum."
 
 say "5. A second one: the same session, no new handshake"
 printf '\033[36m$ zbeam-client --json generate "And two about copper." >second.json\033[0m\n'

@@ -33,9 +33,10 @@ config_option = click.option(
 EPILOG = """\b
 Exit status:
     0  done; run: stopped by SIGTERM, Ctrl-C or zbeam-client drain
+    1  check --upstream: an upstream cannot be used
     2  wrong usage
    75  run: another daemon serves this endpoint
-   77  not allowed: the socket's folder is not safe
+   77  run: the socket's folder is not safe; check --upstream: a key is refused
    78  the configuration is wrong, or the endpoint cannot be used
 """
 
@@ -141,7 +142,8 @@ def init(config: str | None, upgrade: bool) -> None:
 def check(config: str | None, as_json: bool, upstream: bool) -> None:
     """Name every problem in a configuration.
 
-    Each with its key, and what was expected. Exit status 78 if there is one.
+    Each with its key, and what was expected. Exit status 78 if there is one; with --upstream
+    also 77 if a key is refused, and 1 if an upstream cannot be used for another reason.
 
     A running daemon is neither needed nor asked: see zbeam-client doctor.
 

@@ -118,7 +118,7 @@ def claim(endpoint: str, handed: Mapping[str, int] = _NOTHING) -> Place:
         raise ZbeamError(
             "busy",
             f"another zbeamd (pid {holder}) serves {endpoint}",
-            hint="use that one, stop it first, or choose another --endpoint",
+            hint="use that one, stop it (zbeam-client drain), or choose another --endpoint",
         )
     with contextlib.suppress(OSError):  # a full disk: the lock holds without our name in it
         os.ftruncate(lock, 0)

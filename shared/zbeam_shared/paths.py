@@ -111,7 +111,8 @@ def check_private_dir(path: str, uid: int) -> None:
         raise ZbeamError(
             "not_allowed",
             f"others can write to {path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            # A folder with the sticky bit, as /tmp, is meant for everybody.
             hint=f"chmod go-w {path}"
-            if found.st_uid == uid
+            if found.st_uid == uid and not found.st_mode & stat.S_ISVTX
             else "choose a folder that only you can write to",
         )

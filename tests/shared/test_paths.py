@@ -75,7 +75,7 @@ def test_a_folder_that_others_cannot_write_to_is_taken(tmp_path: Path, mode: int
     paths.check_private_dir(str(tmp_path), UID)
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o720, 0o707, 0o702, 0o777, 0o1777])
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o707, 0o702, 0o777])
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
     with pytest.raises(ZbeamError) as caught:
@@ -83,6 +83,13 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int)
     assert caught.value.code == "not_allowed"
     assert f"{mode:04o}" in caught.value.message
     assert caught.value.hint == f"chmod go-w {tmp_path}"
+
+
+def test_nobody_is_told_to_shut_a_folder_that_is_for_all(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ZbeamError) as caught:
+        paths.check_private_dir(str(tmp_path), UID)
+    assert caught.value.hint == "choose a folder that only you can write to"
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def compose(seed: int, prompt: str, *, json_object: bool, tokens: int | None) ->
     elif _ASKS_YAML.search(prompt):
         shape = _frontmatter if "frontmatter" in prompt.lower() else _yaml
     else:
-        return prose(seed, material, length)
+        text = prose(seed, material, length)
+        return text if tokens else text[: text.rindex(".") + 1]  # it ends where a sentence does
     room = length - len(shape(seed, material, ""))
     return shape(seed, material, prose(seed, material, max(room, CHARACTERS)))
 
