@@ -100,13 +100,17 @@ def run(config: str | None, endpoint: str | None, autostarted: bool) -> None:
 
 
 @cli.command()
-@config_option
+@click.option(
+    "--config",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="File to write [default: $ZBEAM_CONFIG, ~/.config/zbeam/zbeam.toml].",
+)
 @click.option("--upgrade", is_flag=True, help="Add what is new to a file, keep the rest.")
 def init(config: str | None, upgrade: bool) -> None:
     """Write a complete, commented configuration.
 
-    Never over a file that exists. Without --config it is $ZBEAM_CONFIG or
-    ~/.config/zbeam/zbeam.toml.
+    Never over a file that exists.
 
     \b
     Examples:

@@ -47,7 +47,8 @@ def socket_path(endpoint: str) -> str:
         raise ZbeamError(
             "config_invalid",
             f"endpoint {endpoint!r} is not of the form ipc:///absolute/path",
-            hint="for example ipc:///run/user/1000/zbeam/zbeamd.sock; on another host tcp://host:port",
+            hint="for example ipc:///run/user/1000/zbeam/zbeamd.sock; a client may name "
+            "tcp://host:port as well",
         )
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise ZbeamError(
