@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 
 from zbeam_client.base import BaseClient
-from zbeam_client.channel import Link
+from zbeam_client.channel import Link, closed_meanwhile
 from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_client.stream import StreamDelta, StreamView
 from zbeam_shared import messages
@@ -53,7 +53,7 @@ class AsyncLink(Link):
             if not self._was_closed() or task is None or task.cancelling():
                 raise
         if self._was_closed():
-            raise ZbeamError("cancelled", "the client was closed meanwhile")
+            raise closed_meanwhile()
         return self._socket.recv_multipart(zmq.DONTWAIT) if ready else None
 
     def close(self, linger_ms: int) -> None:

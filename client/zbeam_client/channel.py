@@ -67,6 +67,15 @@ class DaemonGoneError(ZbeamError):
         self.leaving = leaving
 
 
+def closed_meanwhile() -> ZbeamError:
+    """Return the error of a call whose client was closed while it was under way."""
+    return ZbeamError(
+        "cancelled",
+        "the client was closed meanwhile",
+        hint="close a client when its calls have ended",
+    )
+
+
 class Link:
     """The socket of one call, which blocks where it waits.
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from zbeam_client import endpoint as endpoints
+from zbeam_client.channel import closed_meanwhile
 from zbeam_client.endpoint import NoDaemonError, UnreachableError
 from zbeam_shared import paths
 from zbeam_shared.errors import ZbeamError
@@ -28,7 +29,8 @@ PAUSE_S = 0.02
 async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: float | None) -> str:
     """Return the endpoint once a daemon listens there again, or start one if the client may.
 
-    Raises ``ZbeamError``: daemon_unavailable if none comes in time.
+    Raises ``ZbeamError``: daemon_unavailable if none comes in time, cancelled if the client is
+    closed meanwhile.
     """
     endpoint = gone.endpoint
     now = time.monotonic()
@@ -52,6 +54,8 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
 
 
 async def _listens(client: BaseClient, endpoint: str) -> bool:
+    if client.closed:
+        raise closed_meanwhile()
     try:
         await client._probe(endpoint, None)
     except (NoDaemonError, UnreachableError):

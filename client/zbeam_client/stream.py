@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from zbeam_client.channel import Channel, DaemonGoneError, run
+from zbeam_client.channel import Channel, DaemonGoneError, closed_meanwhile, run
 from zbeam_client.request import GenerationResponse, response_from
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Credit, Delta, Error, Generate, Outcome, Progress, Result
@@ -73,6 +73,7 @@ class Generation:
         self.progress: Progress | None = None
         self.on_progress: Callable[[Progress], None] | None = None
         self.result: GenerationResponse | None = None
+        self.failure: ZbeamError | None = None
         self.request_id = ""
         self.deadline = deadline
         self._client = client
@@ -89,8 +90,8 @@ class Generation:
         """Find the daemon, or start one, and send the request. Raises ``ZbeamError``."""
         try:
             self._send_to(await self._client._find(self.deadline))
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._give_up(error)
             raise
 
     async def read(self) -> bool:
@@ -99,7 +100,7 @@ class Generation:
             while not (self.ready or self._ended):
                 await self._read_message()
         except BaseException as error:
-            self.close()
+            self._give_up(error)
             if isinstance(error, ZbeamError) and error.outcome is None:
                 error.outcome = self._arrived()
             raise
@@ -120,9 +121,9 @@ class Generation:
 
     async def _read_message(self) -> None:
         channel = self._channel
-        if channel is None or channel.closed:  # with its client
-            self._ended = True
-            return
+        assert channel is not None
+        if channel.closed:  # with its client: what was read is not the whole answer
+            raise closed_meanwhile()
         try:
             if self._unpaid >= CREDIT_BATCH:
                 channel.send(Credit(n=self._unpaid))
@@ -166,6 +167,11 @@ class Generation:
             self._end()
             raise error_from(message)
 
+    def _give_up(self, error: BaseException) -> None:
+        self.close()
+        if isinstance(error, ZbeamError):
+            self.failure = error
+
     def _end(self, *, cancel: bool = False) -> None:
         self._ended = True
         if self._channel is not None and not self._channel.closed:
@@ -201,7 +207,13 @@ class StreamView:
 
     @property
     def result(self) -> GenerationResponse:
-        """The whole answer; raises ``RuntimeError`` before the end has been read."""
+        """The whole answer.
+
+        Raises the ``ZbeamError`` with which the stream ended, ``RuntimeError`` before the end has
+        been read.
+        """
+        if self._generation.failure is not None:
+            raise self._generation.failure
         if self._generation.result is None:
             raise RuntimeError("the stream has not been read to its end")
         return self._generation.result

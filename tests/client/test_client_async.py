@@ -262,6 +262,44 @@ def test_closing_the_client_ends_its_calls(daemon: FakeDaemon) -> None:
     daemon.wait_for(Cancel, 2)
 
 
+def test_a_stream_whose_client_is_closed_meanwhile_is_not_taken_for_whole(
+    daemon: FakeDaemon,
+) -> None:
+    daemon.on(Generate, send_all(*ONE))
+
+    async def main() -> None:
+        client = AsyncClient(daemon.endpoint)
+        stream, read = client.stream("Hi"), []
+        with pytest.raises(ZbeamError, match="closed meanwhile") as caught:
+            async for delta in stream:
+                read.append(delta.content)
+                await client.close()
+        assert read == ["one "]
+        assert (caught.value.code, caught.value.outcome) == ("cancelled", Outcome(content="one "))
+        with pytest.raises(ZbeamError, match="closed meanwhile"):
+            _ = stream.result
+
+    run(main())
+
+
+def test_closing_the_client_ends_the_waiting_for_a_daemon(daemon: FakeDaemon) -> None:
+    stopped = Error(code="daemon_unavailable", message="the daemon was stopped")
+    daemon.on(Generate, send_all(Accepted(position=1), stopped))
+
+    async def main() -> None:
+        client = AsyncClient(daemon.endpoint)
+        waiting = asyncio.create_task(client.generate("Hi"))
+        await asyncio.to_thread(daemon.wait_for, Generate)
+        daemon.stop()
+        while client._open:  # it hears of the stop, and waits for the next one
+            await asyncio.sleep(0.01)
+        await client.close()
+        with pytest.raises(ZbeamError, match="closed meanwhile"):
+            await waiting
+
+    run(main())
+
+
 def test_what_is_left_open_at_the_end_of_the_loop_is_no_trouble(command: Command) -> None:
     program = """
 import asyncio, os

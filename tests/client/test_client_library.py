@@ -149,6 +149,34 @@ def test_leaving_the_with_block_cancels(daemon: FakeDaemon, client: Client) -> N
     assert list(stream) == []
 
 
+def test_a_stream_whose_client_is_closed_meanwhile_is_not_taken_for_whole(
+    daemon: FakeDaemon, client: Client
+) -> None:
+    """Whoever joins its deltas would have a cut answer, and no sign of it."""
+    daemon.on(Generate, send_all(*ONE))
+    stream, read = client.stream("Hi"), []
+    with pytest.raises(ZbeamError, match="closed meanwhile") as caught:
+        for delta in stream:
+            read.append(delta.content)
+            client.close()
+    assert read == ["one "]
+    assert (caught.value.code, caught.value.outcome) == ("cancelled", Outcome(content="one "))
+    with pytest.raises(ZbeamError, match="closed meanwhile"):
+        _ = stream.result
+    daemon.wait_for(Cancel)
+
+
+def test_the_result_of_a_stream_that_failed_is_its_failure(
+    daemon: FakeDaemon, client: Client
+) -> None:
+    daemon.on(Generate, send_all(*ONE, failure("truncated")))
+    stream = client.stream("Hi")
+    with pytest.raises(ZbeamError, match="it was truncated"):
+        list(stream)
+    with pytest.raises(ZbeamError, match="it was truncated"):
+        _ = stream.result
+
+
 def test_dropping_a_stream_cancels(daemon: FakeDaemon, client: Client) -> None:
     daemon.on(Generate, send_all(*ONE))
     for _ in client.stream("Hi"):
@@ -163,7 +191,8 @@ def test_closing_the_client_cancels(daemon: FakeDaemon) -> None:
     next(stream)
     client.close()
     daemon.wait_for(Cancel)
-    assert list(stream) == []
+    with pytest.raises(ZbeamError, match="closed meanwhile"):
+        next(stream)
 
 
 def test_closing_twice_cancels_once(daemon: FakeDaemon, client: Client) -> None:
