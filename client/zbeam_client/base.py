@@ -196,10 +196,8 @@ class BaseClient:
         """Raise unless something listens there."""
         if not paths.is_remote(endpoint):
             endpoints.probe(endpoint)
-        elif deadline is None:
-            await self._wait_for(lambda: endpoints.probe(endpoint))
         else:
-            left = deadline - time.monotonic()
+            left = None if deadline is None else deadline - time.monotonic()
             await self._wait_for(lambda: endpoints.probe(endpoint, left))
 
     def _watch(

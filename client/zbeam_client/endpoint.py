@@ -95,8 +95,11 @@ def check_folder(endpoint: str) -> None:
         raise ZbeamError("not_allowed", f"{folder} is not a folder") from None
 
 
-def probe(endpoint: str, patience_s: float = 60.0) -> None:
-    """Raise unless something listens at the endpoint; waits for a remote one only."""
+def probe(endpoint: str, patience_s: float | None = None) -> None:
+    """Raise unless something listens at the endpoint; waits for a remote one only.
+
+    ``patience_s`` is what is left to the caller's deadline, None without one.
+    """
     if paths.is_remote(endpoint):
         from zbeam_client import remote
 

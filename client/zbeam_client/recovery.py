@@ -37,9 +37,9 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     patience = now + RETURN_S if deadline is None else deadline
     if gone.leaving and not endpoints.is_managed(endpoint):
         leave = min(patience, now + LEAVE_S)
-        while await _listens(client, endpoint) and time.monotonic() < leave:
+        while await _listens(client, endpoint, patience) and time.monotonic() < leave:
             await client._sleep(PAUSE_S)
-    while not await _listens(client, endpoint):
+    while not await _listens(client, endpoint, patience):
         if _may_start(client, gone):
             return await client._start_daemon(deadline)
         if time.monotonic() >= patience:
@@ -53,12 +53,16 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     return endpoint
 
 
-async def _listens(client: BaseClient, endpoint: str) -> bool:
+async def _listens(client: BaseClient, endpoint: str, patience: float) -> bool:
     if client.closed:
         raise closed_meanwhile()
     try:
-        await client._probe(endpoint, None)
+        await client._probe(endpoint, patience)
     except (NoDaemonError, UnreachableError):
+        return False
+    except ZbeamError as error:
+        if error.code != "deadline_exceeded":
+            raise
         return False
     return True
 

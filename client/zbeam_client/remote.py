@@ -35,14 +35,18 @@ _SEEN = (
 _NOT_CURVE = int(zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
 
 
-def probe(endpoint: str, patience_s: float = CONNECT_S) -> None:
-    """Raise unless something takes connections at the endpoint; waits for it, but not for long."""
+def probe(endpoint: str, patience_s: float | None = None) -> None:
+    """Raise unless something takes connections at the endpoint; waits for it, but not for long.
+
+    ``patience_s`` is what is left to the caller's deadline, None without one.
+    """
+    wait_s = CONNECT_S if patience_s is None else min(patience_s, CONNECT_S)
     host, port = paths.host_and_port(endpoint)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
         with socket.socket(family, socket.SOCK_STREAM) as plain:
-            plain.settimeout(max(0.01, min(patience_s, CONNECT_S)))
+            plain.settimeout(max(0.01, wait_s))
             plain.connect(address)
     except socket.gaierror as error:
         raise UnreachableError(
@@ -55,7 +59,7 @@ def probe(endpoint: str, patience_s: float = CONNECT_S) -> None:
             hint="zbeamd must run there, with [daemon.remote] in its configuration",
         ) from None
     except TimeoutError:
-        if patience_s < CONNECT_S:
+        if wait_s < CONNECT_S:
             raise ZbeamError(
                 "deadline_exceeded",
                 f"no connection to {endpoint} before the deadline",

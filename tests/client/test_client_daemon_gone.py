@@ -24,7 +24,16 @@ from support.command import Command
 from support.daemon import Daemon
 from support.fake_daemon import FakeDaemon, Peer, answer, outcome, send_all, silent
 from support.standin import Standin
-from zbeam_client import Client, GenerationResponse, ZbeamError, channel, endpoint, recovery, stream
+from zbeam_client import (
+    Client,
+    GenerationResponse,
+    ZbeamError,
+    channel,
+    endpoint,
+    recovery,
+    remote,
+    stream,
+)
 from zbeam_client.channel import Channel, Link, run
 from zbeam_shared import wire
 from zbeam_shared.messages import (
@@ -164,6 +173,42 @@ def test_no_daemon_comes_back_in_time(standin: Standin, pool: ThreadPoolExecutor
         _, stderr = process.communicate(timeout=10)
         assert process.returncode == 69
         assert b"no daemon came back before the deadline" in stderr
+
+
+@pytest.fixture
+def unanswered() -> Iterator[str]:
+    """A remote endpoint whose host answers nothing: its connections stay half made."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):
+            held = stack.enter_context(socket.socket())
+            held.setblocking(False)
+            held.connect_ex(address)
+        yield f"tcp://127.0.0.1:{address[1]}"
+
+
+def test_the_waiting_for_a_remote_daemon_ends_at_the_deadline(unanswered: str) -> None:
+    """Also where a look at its host takes longer than that."""
+    gone = channel.DaemonGoneError("it went", "queued", endpoint=unanswered, repeatable=True)
+    begun = time.monotonic()
+    with Client(unanswered) as client, pytest.raises(ZbeamError) as caught:
+        run(recovery.wait_for_daemon(client, gone, begun + 0.3))
+    assert time.monotonic() - begun < remote.CONNECT_S - 1
+    assert caught.value.code == "daemon_unavailable"
+    assert "no daemon came back before the deadline" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("patience_s", "code"), [(0.05, "deadline_exceeded"), (None, "daemon_unavailable")]
+)
+def test_whose_patience_ran_out_is_said(
+    unanswered: str, patience_s: float | None, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "CONNECT_S", 0.1)
+    with pytest.raises(ZbeamError) as caught:
+        endpoint.probe(unanswered, patience_s)
+    assert caught.value.code == code
 
 
 # ---- what a real daemon does too seldom ----------------------------------------------------------
@@ -322,8 +367,8 @@ def test_a_daemon_that_was_told_to_stop_is_not_sent_to_while_it_still_listens(
     listens, answers = recovery._listens, []
     later = contextlib.ExitStack()
 
-    async def look(client: Client, where: str) -> bool:
-        answers.append(await listens(client, where))
+    async def look(client: Client, where: str, patience: float) -> bool:
+        answers.append(await listens(client, where, patience))
         if len(answers) == 2:
             daemon.stop()
         elif not answers[-1] and answers.count(False) == 2:
