@@ -101,7 +101,8 @@ Examples:
 def drain(settings: Settings) -> int:
     """Make the daemon take no new work, finish what runs, and exit.
 
-    Requests under way have daemon.drain_s seconds; the command does not wait for them.
+    Requests under way, and those in its queue, finish however long they take: daemon.drain_s is
+    for SIGTERM, which also cuts a drain short. The command does not wait for them.
     """
     with settings.client() as client:
         answer = client.drain()
