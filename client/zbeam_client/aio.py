@@ -198,7 +198,7 @@ class AsyncClient(BaseClient):
         return await self._ask(messages.Flush(), dict, timeout_s, admin=True)
 
     async def warm(self, n: int, upstream: str = "", *, timeout_s: float | None = None) -> JsonMap:
-        """Open sessions until ``n`` are idle."""
+        """Open sessions until ``n`` are at hand: idle, or being opened or probed."""
         message = messages.Warm(n=n, upstream=upstream)
         return await self._ask(message, dict, timeout_s, admin=True)
 

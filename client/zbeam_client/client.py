@@ -113,7 +113,7 @@ class Client(BaseClient):
         return run(self._ask(messages.Flush(), dict, timeout_s, admin=True))
 
     def warm(self, n: int, upstream: str = "", *, timeout_s: float | None = None) -> JsonMap:
-        """Open sessions until ``n`` are idle."""
+        """Open sessions until ``n`` are at hand: idle, or being opened or probed."""
         return run(self._ask(messages.Warm(n=n, upstream=upstream), dict, timeout_s, admin=True))
 
     def reload(self, *, timeout_s: float | None = None) -> JsonMap:

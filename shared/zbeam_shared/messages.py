@@ -143,7 +143,7 @@ class Flush(Record):
 
 
 class Warm(Record):
-    """Admin: open sessions until ``n`` are idle."""
+    """Admin: open sessions until ``n`` are at hand: idle, or being opened or probed."""
 
     n: int
     upstream: str = ""

@@ -170,9 +170,10 @@ Examples:
 )
 @click.pass_obj
 def warm(settings: Settings, n: int, upstream: str) -> int:
-    """Open sessions until N are idle.
+    """Open sessions until N are at hand.
 
-    Exit status 1 if some could not be opened; the reason is told.
+    Those that are being opened or probed count as well as idle ones; those in use do not. Exit
+    status 1 if some could not be opened; the reason is told.
     """
     with settings.client() as client:
         done = client.warm(n, upstream)
