@@ -157,7 +157,11 @@ class AsyncClient(BaseClient):
     # ---- views --------------------------------------------------------------------------
 
     async def ping(self, *, timeout_s: float | None = None) -> messages.Pong:
-        """Return the daemon's sign of life; within a second, or it hangs."""
+        """Return the daemon's sign of life.
+
+        One that gives none within a second hangs; within 2.5 s on another machine, 15 s
+        where systemd may have to start it.
+        """
         return await self._call(messages.Ping(), messages.Pong, timeout_s)
 
     async def stats(self, *, timeout_s: float | None = None) -> JsonMap:

@@ -142,7 +142,7 @@ def generate(
     With --json one object is printed at the end, also with --stream and beside -o.
 
     With --schema the answer is asked for as JSON, checked, asked for again with what was wrong
-    (--retries), and printed only if it fits.
+    (--retries), and printed only if it fits; --timeout is for each try.
 
     With --material, --category or --all this is a content run: one file for each material and
     component, from data/materials.yaml and components/NAME/prompt.yaml (see docs/content-runs.md).

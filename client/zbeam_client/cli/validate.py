@@ -55,6 +55,7 @@ def validate(
     A file's component is the name of the folder that it is in (or of one of the two above), and
     its checks are those of components/NAME/prompt.yaml under --data. Other files are checked by
     their suffix: .md has frontmatter, .yaml and .json can be read, and none holds placeholders.
+    Bad files are listed, with -v good ones too.
     """
     known = _checks(data, component)
     files = [(path, list(_files(path))) for path in paths]
