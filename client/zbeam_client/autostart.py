@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from zbeam_client import endpoint as endpoints
 from zbeam_client.client import Client
+from zbeam_client.liveness import START_S
 from zbeam_shared import paths
 from zbeam_shared.errors import EXIT_CONFIG, ZbeamError
 
 if TYPE_CHECKING:
     import subprocess
 
-START_S = 15.0
-"""How long a daemon may take until it answers."""
 LOOK_S = 0.02
 LOG_LIMIT = 10 * 1024 * 1024
 SHOWN = 4000

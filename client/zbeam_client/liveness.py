@@ -35,7 +35,7 @@ LATE_S = 1.25 * HEARTBEAT_S
 GIVE_UP_S = 4 * HEARTBEAT_S
 GRACE_S = 0.5
 START_S = 15.0
-"""How long a daemon may take to start."""
+"""How long a daemon may take until it answers, whoever starts it."""
 RESTART_S = 60.0
 """How long one may take to be found hanging, or to finish what it does, and the next to start."""
 
