@@ -54,7 +54,6 @@ POLICY = [
     *(
         f"zbeam_client.content.{name}"
         for name in (
-            "again",
             "checks",
             "documents",
             "estimate",
@@ -62,6 +61,7 @@ POLICY = [
             "names",
             "paths",
             "resume",
+            "retry",
             "schedule",
             "schemas",
             "tally",

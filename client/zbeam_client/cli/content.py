@@ -21,7 +21,6 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
 from zbeam_client.content import store
-from zbeam_client.content.again import RETRIES
 from zbeam_client.content.estimate import NO_DEFAULTS, defaults_in
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
@@ -31,6 +30,7 @@ from zbeam_client.content.project import load_project
 from zbeam_client.content.remaining import remaining
 from zbeam_client.content.report import Report
 from zbeam_client.content.retired import check_models
+from zbeam_client.content.retry import RETRIES
 from zbeam_client.content.run import JOBS, Run, RunSettings
 from zbeam_client.content.work import WorkSettings, client_for
 from zbeam_client.endpoint import NoDaemonError

@@ -16,7 +16,7 @@ from zbeam_client.cli.inputs import read_text
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.report import describe, failure_object, response_object
 from zbeam_client.client import Client
-from zbeam_client.content import again
+from zbeam_client.content import retry
 from zbeam_client.content.checks import Verdict, check_response
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import SchemaError, schema_of
@@ -51,7 +51,7 @@ def generate_structured(
     if target is None or settings.json:
         output.require_stdout()
     request = _with_schema(build_request(prompt, **options), checks)
-    asking = _Asking(request, checks, again.RETRIES if retries is None else retries, fresh=fresh)
+    asking = _Asking(request, checks, retry.RETRIES if retries is None else retries, fresh=fresh)
     try:
         with (
             open_target(target) as file,
@@ -138,7 +138,7 @@ class _Asking:
                 if error.outcome is not None:
                     self.ends.append(error.outcome)
                 # Only what may work at once: who waits here is a person, or has a loop.
-                if again.after(error) != "again" or not self._once_more(error.code):
+                if retry.after(error) != "again" or not self._once_more(error.code):
                     raise
                 continue
             self.ends.append(response)
@@ -147,14 +147,14 @@ class _Asking:
                 return response, judged.text
             if not self._once_more(""):
                 raise _bad(response, judged)
-            messages = again.correction(original, response.content, judged.problems)
+            messages = retry.correction(original, response.content, judged.problems)
 
     def _once_more(self, code: str) -> bool:
         if self.tries >= self.retries:
             return False
         self.tries += 1
         if code:
-            time.sleep(again.pause_s(code, self.tries, _chance.random()))
+            time.sleep(retry.pause_s(code, self.tries, _chance.random()))
         return True
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zbeam_client.aio import AsyncClient
-from zbeam_client.content import again
+from zbeam_client.content import retry
 from zbeam_client.content.checks import check_response
 from zbeam_client.content.model import Task
 from zbeam_client.content.tally import Tally
@@ -46,7 +46,7 @@ class WorkSettings:
     timeout_s: float | None = None
     client_name: str | None = None
     autostart: bool = True
-    retries: int = again.RETRIES
+    retries: int = retry.RETRIES
     fresh: bool = False
     upstream: str = ""
     model: str | None = None
@@ -138,13 +138,13 @@ class Work:
             try:
                 response = await self._ask(messages)
             except ZbeamError as error:
-                verdict = again.after(error)
-                if verdict in ("fail", "stop"):
-                    return self._failed(error.code, str(error), fatal=verdict == "stop")
+                step = retry.after(error)
+                if step in ("fail", "stop"):
+                    return self._failed(error.code, str(error), fatal=step == "stop")
                 if self._halt.is_set():
                     return self._failed(error.code, str(error), fatal=True)
-                pause_s = again.pause_s(error.code, max(tries, waits) + 1, _chance.random())
-                if verdict == "wait":
+                pause_s = retry.pause_s(error.code, max(tries, waits) + 1, _chance.random())
+                if step == "wait":
                     waits += 1
                     if self._waiting_since is None:
                         # A deadline counts from the first try; without one it may have waited
@@ -152,7 +152,7 @@ class Work:
                         bounded = self._settings.timeout_s is not None
                         self._waiting_since = begun if bounded else time.monotonic()
                     if self._patience_s() <= pause_s:
-                        outage = error.code in again.OUTAGES
+                        outage = error.code in retry.OUTAGES
                         return self._failed(error.code, str(error), fatal=outage)
                 else:
                     waits, self._waiting_since = 0, None
@@ -180,7 +180,7 @@ class Work:
                 return self._failed("invalid", "; ".join(judged.problems))
             tries += 1
             self.tally.retries += 1
-            messages = again.correction(original, response.content, judged.problems)
+            messages = retry.correction(original, response.content, judged.problems)
 
     def _messages(self) -> list[JsonMap]:
         task = self._task
@@ -227,7 +227,7 @@ class Work:
                 self.tally.take(outcome)
             # Lost with its daemon, or with our patience: how many tries it made is not known.
             if stream.request_id and (outcome is None or not outcome.attempts):
-                self.tally.unknown += again.after(error) == "again"
+                self.tally.unknown += retry.after(error) == "again"
             raise
         except asyncio.CancelledError:
             self.tally.unknown += 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zbeam_client.cli.content_tables import print_report
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import FAILURES, LINE_S, PlainLines, Teller, summary
-from zbeam_client.content import again
+from zbeam_client.content import retry
 from zbeam_client.content.estimate import defaults_in
 from zbeam_client.content.model import Checks, Plan, Task
 from zbeam_client.content.prefix import Prefixes
@@ -81,39 +81,39 @@ def error(code: str, status: int | None = None, *, arrived: str = "", **more: in
     ],
 )
 def test_what_follows(failure: ZbeamError, follows: str) -> None:
-    assert again.after(failure) == follows
+    assert retry.after(failure) == follows
 
 
 def test_a_deadline_that_passed_while_the_api_refused_costs_no_try() -> None:
     failure = error("deadline_exceeded")
     failure.outcome = Outcome(attempts=[Attempt(status=429), Attempt(status=503)])
-    assert again.after(failure) == "wait"
+    assert retry.after(failure) == "wait"
     failure.outcome = Outcome(attempts=[Attempt(status=429), Attempt(status=None)])
-    assert again.after(failure) == "again"
+    assert retry.after(failure) == "again"
 
 
 def test_every_code_has_an_answer() -> None:
     for code, meaning in MEANINGS.items():
-        follows = again.after(ZbeamError(code, "m"))
+        follows = retry.after(ZbeamError(code, "m"))
         assert (follows in ("wait", "again")) == meaning.retryable, code
 
 
 @given(st.sampled_from(sorted(MEANINGS)), st.integers(1, 10**6), st.floats(0, 1))
 def test_every_pause_is_bounded(code: str, tries: int, chance: float) -> None:
-    assert 0.2 <= again.pause_s(code, tries, chance) <= again.CAP_S
+    assert 0.2 <= retry.pause_s(code, tries, chance) <= retry.CAP_S
 
 
 def test_a_correction_goes_on_from_the_original_and_stays_small() -> None:
     original = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     answer = "a" * 50_000 + "end"
-    messages = again.correction(original, answer, ("title is missing", "too short"))
+    messages = retry.correction(original, answer, ("title is missing", "too short"))
     assert messages[:2] == original
     assert [message["role"] for message in messages[2:]] == ["assistant", "user"]
-    assert len(messages[2]["content"]) < again.MAX_QUOTE + 100
+    assert len(messages[2]["content"]) < retry.MAX_QUOTE + 100
     assert messages[2]["content"].endswith("end")
     assert "- title is missing\n- too short" in messages[3]["content"]
     # The API refuses an empty message.
-    assert again.correction(original, " \n", ("the answer is empty",)) == original
+    assert retry.correction(original, " \n", ("the answer is empty",)) == original
 
 
 # ---- prefixes --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Literal
 from zbeam_shared.errors import EXIT_TRY_AGAIN, ZbeamError
 from zbeam_shared.record import JsonMap
 
-Verdict = Literal["fail", "stop", "wait", "again"]
+NextStep = Literal["fail", "stop", "wait", "again"]
 
 _STOP = {
     *("auth_failed", "insufficient_balance"),  # the account
@@ -35,7 +35,7 @@ MAX_QUOTE = 6000
 """Characters of a bad answer that the model is shown again."""
 
 
-def after(error: ZbeamError) -> Verdict:
+def after(error: ZbeamError) -> NextStep:
     """Tell what follows a failed request."""
     if error.code in _STOP:
         return "stop"
