@@ -48,7 +48,7 @@ def test_generate_loads_nothing_that_is_not_needed(command: Command) -> None:
     assert not {name.split(".")[0] for name in extra} & HEAVY
     for later in (
         *("cli.cache", "cli.daemon", "cli.completion", "cli.target"),
-        *("cli.doctor", "surroundings"),
+        *("cli.doctor", "doctor"),
         *("cli.content", "cli.structured", "cli.validate", "content"),
         *("aio", "autostart", "compat", "files", "keyfiles", "recovery", "remote"),
     ):

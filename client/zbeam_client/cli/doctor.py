@@ -14,8 +14,8 @@ import click
 
 from zbeam_client.cli import output
 from zbeam_client.cli.options import Settings, with_common
+from zbeam_client.doctor import Surroundings
 from zbeam_client.request import GenerationRequest
-from zbeam_client.surroundings import Surroundings
 from zbeam_shared.checks import WIDTH, Check, cause_of, exit_status, report, title
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import is_remote
