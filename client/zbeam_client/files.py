@@ -41,11 +41,8 @@ class AtomicFile:
         folder, name = os.path.split(self._target)
         # A long name must leave room: the limit is 255 bytes.
         temporary = os.path.join(folder, f".{name[:60]}.{os.urandom(4).hex()}.tmp")  # noqa: PTH118
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(temporary, flags, 0o666 if old is None else 0o600)
+        self._file = create_successor(temporary, old)
         self._temporary = temporary
-        if old is not None:
-            self._copy_attributes(old)
         return self
 
     def commit(self, data: bytes) -> None:
@@ -67,12 +64,28 @@ class AtomicFile:
         if self._temporary is not None:
             os.unlink(self._temporary)  # noqa: PTH108
 
-    def _copy_attributes(self, old: os.stat_result) -> None:
+
+def create_successor(path: str, old: os.stat_result | None) -> int:
+    """Make the file that is to take the place of ``old`` (None: of nothing), open for writing.
+
+    It has the mode of that one, and its owner where we may give it away. Raises ``OSError``;
+    nothing is left behind then.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = os.open(path, flags, 0o666 if old is None else 0o600)
+    if old is None:
+        return file
+    try:
         if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
             # Refused, another owner's file in our folder becomes ours, as with any editor.
             with suppress(PermissionError):
-                os.fchown(self._file, old.st_uid, old.st_gid)
-        os.fchmod(self._file, stat.S_IMODE(old.st_mode))
+                os.fchown(file, old.st_uid, old.st_gid)
+        os.fchmod(file, stat.S_IMODE(old.st_mode))
+    except BaseException:
+        os.close(file)
+        os.unlink(path)  # noqa: PTH108  see zbeam_shared/paths.py
+        raise
+    return file
 
 
 def write_all(file: int, data: bytes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import file_digest, sha256
 
-from zbeam_client.files import move_into_place, write_all
+from zbeam_client.files import create_successor, move_into_place, write_all
 
 SUFFIX = ".zbeam-new"
 _TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{16}" + re.escape(SUFFIX) + "$", re.DOTALL)
@@ -46,7 +46,7 @@ def temporary_of(path: str, content_hash: str) -> str:
 def stage(path: str, data: bytes, content_hash: str) -> str:
     """Write a file's content beside its place, on the disk; returns where.
 
-    The mode of an existing file is kept. Raises ``OSError``; nothing is left behind then.
+    Mode and owner of an existing file are kept. Raises ``OSError``; nothing is left behind then.
     """
     temporary = temporary_of(path, content_hash)
     try:
@@ -55,12 +55,9 @@ def stage(path: str, data: bytes, content_hash: str) -> str:
         old = None
     with suppress(FileNotFoundError):
         os.unlink(temporary)  # noqa: PTH108  of a run that was killed while it wrote
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    file = os.open(temporary, flags, 0o666)
+    file = create_successor(temporary, old if old and stat.S_ISREG(old.st_mode) else None)
     try:
         try:
-            if old is not None and stat.S_ISREG(old.st_mode):
-                os.fchmod(file, stat.S_IMODE(old.st_mode))
             write_all(file, data)
             os.fsync(file)
         finally:

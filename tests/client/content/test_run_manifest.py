@@ -297,6 +297,18 @@ def test_the_mode_of_a_file_is_kept_and_a_link_is_replaced(tmp_path: Path) -> No
     assert not one.path.is_symlink()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to another user")
+def test_the_owner_of_a_file_is_kept(tmp_path: Path) -> None:
+    """A run by root that made a site's files root's own would shut out whoever keeps the site."""
+    one = task(tmp_path)
+    put(tmp_path, one)
+    os.chown(one.path, 12345, 12346)
+    one.path.chmod(0o600)
+    put(tmp_path, one, GOOD + "b")
+    found = one.path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
+
+
 def test_what_exists_is_named_but_not_all_of_it(tmp_path: Path) -> None:
     tasks = tuple(task(tmp_path, f"m{n}") for n in range(30))
     plan = Plan(tasks, tmp_path)
