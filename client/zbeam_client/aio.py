@@ -17,6 +17,7 @@ import zmq.asyncio
 
 from zbeam_client.base import BaseClient
 from zbeam_client.channel import Link, closed_meanwhile
+from zbeam_client.connections import Connections
 from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_client.stream import StreamDelta, StreamView
 from zbeam_shared import messages
@@ -64,6 +65,50 @@ class AsyncLink(Link):
 
     def _was_closed(self) -> bool:
         return bool(self._async_socket.closed)
+
+
+class AsyncConnections(Connections):
+    """Those of ``AsyncClient``, which suspend where they wait."""
+
+    _starting: asyncio.Future[str] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    async def start_daemon(self, deadline: float | None) -> str:
+        """Start a daemon of the user's own; returns its endpoint. Raises ``ZbeamError``."""
+        from zbeam_client import autostart
+
+        # One start for all tasks that find no daemon, and one failure: each after the other,
+        # they would all make the same vain attempt. If this task is cancelled the thread goes on
+        # until the daemon answers: it is no use to leave one half started.
+        starting = self._starting
+        if starting is None or starting.done():
+            starting = asyncio.ensure_future(asyncio.to_thread(autostart.start, None))
+            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._starting = starting
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        await asyncio.wait({starting}, timeout=left)
+        if not starting.done():
+            raise ZbeamError(
+                "deadline_exceeded",
+                "zbeamd, which was being started, did not answer in time",
+                hint="allow more with --timeout",
+            )
+        return starting.result()
+
+    async def _wait_for(self, function: Callable[[], None]) -> None:
+        await asyncio.to_thread(function)
+
+    def _new_context(self) -> zmq.Context[Any]:
+        context = zmq.asyncio.Context()
+        context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        return context
+
+    def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
+        socket = context.socket(zmq.DEALER)
+        return AsyncLink(socket, endpoint, self._watch(context, socket, endpoint))
 
 
 class AsyncStream(StreamView):
@@ -117,7 +162,7 @@ class AsyncClient(BaseClient):
     ``ZbeamError``; a call whose task is cancelled is cancelled upstream.
     """
 
-    _starting: asyncio.Future[str] | None = None
+    _connections_type = AsyncConnections
 
     # ---- generating ---------------------------------------------------------------------
 
@@ -218,7 +263,7 @@ class AsyncClient(BaseClient):
 
     async def close(self) -> None:
         """Cancel what is open and give everything back."""
-        context = self._close_calls()
+        context = self._connections.close()
         if context is not None:
             # Waits until the cancels have left, for a fraction of a second at most.
             await asyncio.to_thread(context.term)
@@ -233,45 +278,3 @@ class AsyncClient(BaseClient):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_open"):
-            context = self._close_calls()
-            if context is not None:
-                context.term()
-
-    def _new_context(self) -> zmq.Context[Any]:
-        context = zmq.asyncio.Context()
-        context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        return context
-
-    def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
-        socket = context.socket(zmq.DEALER)
-        return AsyncLink(socket, endpoint, self._watch(context, socket, endpoint))
-
-    async def _wait_for(self, function: Callable[[], None]) -> None:
-        await asyncio.to_thread(function)
-
-    async def _sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    async def _start_daemon(self, deadline: float | None) -> str:
-        from zbeam_client import autostart
-
-        # One start for all tasks that find no daemon, and one failure: each after the other,
-        # they would all make the same vain attempt. If this task is cancelled the thread goes on
-        # until the daemon answers: it is no use to leave one half started.
-        starting = self._starting
-        if starting is None or starting.done():
-            starting = asyncio.ensure_future(asyncio.to_thread(autostart.start, None))
-            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._starting = starting
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        await asyncio.wait({starting}, timeout=left)
-        if not starting.done():
-            raise ZbeamError(
-                "deadline_exceeded",
-                "zbeamd, which was being started, did not answer in time",
-                hint="allow more with --timeout",
-            )
-        return starting.result()

@@ -11,10 +11,35 @@ import zmq
 
 from zbeam_client.base import BaseClient
 from zbeam_client.channel import Link, run
+from zbeam_client.connections import Connections
 from zbeam_client.request import GenerationRequest, GenerationResponse
 from zbeam_client.stream import Stream
 from zbeam_shared import messages
 from zbeam_shared.record import JsonMap
+
+
+class BlockingConnections(Connections):
+    """Those of ``Client``, which block where they wait."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    async def start_daemon(self, deadline: float | None) -> str:
+        """Start a daemon of the user's own; returns its endpoint. Raises ``ZbeamError``."""
+        from zbeam_client import autostart
+
+        return autostart.start(deadline)
+
+    async def _wait_for(self, function: Callable[[], None]) -> None:
+        function()
+
+    def _new_context(self) -> zmq.Context[Any]:
+        return zmq.Context()
+
+    def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
+        socket = context.socket(zmq.DEALER)
+        return Link(socket, endpoint, self._watch(context, socket, endpoint))
 
 
 class Client(BaseClient):
@@ -27,6 +52,8 @@ class Client(BaseClient):
 
     Every call raises ``ZbeamError``; the codes are in ``zbeam_shared.errors``.
     """
+
+    _connections_type = BlockingConnections
 
     # ---- generating ---------------------------------------------------------------------
 
@@ -132,7 +159,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Cancel what is open and give everything back; not while a thread is in a call."""
-        context = self._close_calls()
+        context = self._connections.close()
         if context is not None:
             context.term()
 
@@ -146,25 +173,3 @@ class Client(BaseClient):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_open"):
-            self.close()
-
-    def _new_context(self) -> zmq.Context[Any]:
-        return zmq.Context()
-
-    def _new_link(self, context: zmq.Context[Any], endpoint: str) -> Link:
-        socket = context.socket(zmq.DEALER)
-        return Link(socket, endpoint, self._watch(context, socket, endpoint))
-
-    async def _wait_for(self, function: Callable[[], None]) -> None:
-        function()
-
-    async def _sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    async def _start_daemon(self, deadline: float | None) -> str:
-        from zbeam_client import autostart
-
-        return autostart.start(deadline)

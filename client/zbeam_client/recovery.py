@@ -16,8 +16,8 @@ from zbeam_shared import paths
 from zbeam_shared.errors import ZbeamError
 
 if TYPE_CHECKING:
-    from zbeam_client.base import BaseClient
     from zbeam_client.channel import DaemonGoneError
+    from zbeam_client.connections import Connections
 
 RETURN_S = 30.0
 """How long a request without a deadline waits for a daemon."""
@@ -26,7 +26,9 @@ LEAVE_S = 3.0
 PAUSE_S = 0.02
 
 
-async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: float | None) -> str:
+async def wait_for_daemon(
+    connections: Connections, gone: DaemonGoneError, deadline: float | None
+) -> str:
     """Return the endpoint once a daemon listens there again, or start one if the client may.
 
     Raises ``ZbeamError``: daemon_unavailable if none comes in time, cancelled if the client is
@@ -37,11 +39,11 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
     patience = now + RETURN_S if deadline is None else deadline
     if gone.leaving and not endpoints.is_managed(endpoint):
         leave = min(patience, now + LEAVE_S)
-        while await _listens(client, endpoint, patience) and time.monotonic() < leave:
-            await client._sleep(PAUSE_S)
-    while not await _listens(client, endpoint, patience):
-        if _may_start(client, gone):
-            return await client._start_daemon(deadline)
+        while await _listens(connections, endpoint, patience) and time.monotonic() < leave:
+            await connections.sleep(PAUSE_S)
+    while not await _listens(connections, endpoint, patience):
+        if _may_start(connections, gone):
+            return await connections.start_daemon(deadline)
         if time.monotonic() >= patience:
             limit = f"within {RETURN_S:.0f} s" if deadline is None else "before the deadline"
             raise ZbeamError(
@@ -49,15 +51,15 @@ async def wait_for_daemon(client: BaseClient, gone: DaemonGoneError, deadline: f
                 f"{gone.message}, and no daemon came back {limit}",
                 hint="" if paths.is_remote(endpoint) else endpoints.start_hint(endpoint),
             )
-        await client._sleep(PAUSE_S)
+        await connections.sleep(PAUSE_S)
     return endpoint
 
 
-async def _listens(client: BaseClient, endpoint: str, patience: float) -> bool:
-    if client.closed:
+async def _listens(connections: Connections, endpoint: str, patience: float) -> bool:
+    if connections.closed:
         raise closed_meanwhile()
     try:
-        await client._probe(endpoint, patience)
+        await connections.probe(endpoint, patience)
     except (NoDaemonError, UnreachableError):
         return False
     except ZbeamError as error:
@@ -67,14 +69,14 @@ async def _listens(client: BaseClient, endpoint: str, patience: float) -> bool:
     return True
 
 
-def _may_start(client: BaseClient, gone: DaemonGoneError) -> bool:
+def _may_start(connections: Connections, gone: DaemonGoneError) -> bool:
     """Tell whether it was a daemon of the kind that clients start, and nobody's will that it go.
 
     Others (given by name, the system's) have somebody else who looks after them.
     """
     return (
-        client.autostart
+        connections.autostart
         and not gone.leaving
-        and endpoints.given(client.endpoint, os.environ) is None
+        and endpoints.given(connections.endpoint, os.environ) is None
         and gone.endpoint == paths.user_endpoint(os.environ, os.getuid())
     )

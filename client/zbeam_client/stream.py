@@ -18,7 +18,7 @@ from zbeam_shared.messages import Credit, Delta, Error, Generate, Outcome, Progr
 from zbeam_shared.record import JsonMap, JsonValue, Record
 
 if TYPE_CHECKING:
-    from zbeam_client.base import BaseClient
+    from zbeam_client.connections import Connections
 
 CREDIT_BATCH = 32
 """Deltas read before they are granted anew: half of the first credit, so that it never ends
@@ -68,7 +68,7 @@ class Generation:
     ``ready`` holds the deltas that nobody has taken yet.
     """
 
-    def __init__(self, client: BaseClient, message: Generate, deadline: float | None) -> None:
+    def __init__(self, connections: Connections, message: Generate, deadline: float | None) -> None:
         self.ready: list[JsonMap] = []
         self.progress: Progress | None = None
         self.on_progress: Callable[[Progress], None] | None = None
@@ -76,7 +76,7 @@ class Generation:
         self.failure: ZbeamError | None = None
         self.request_id = ""
         self.deadline = deadline
-        self._client = client
+        self._connections = connections
         self._message = message
         self._channel: Channel | None = None
         self._ended = False
@@ -89,7 +89,7 @@ class Generation:
     async def begin(self) -> None:
         """Find the daemon, or start one, and send the request. Raises ``ZbeamError``."""
         try:
-            self._send_to(await self._client._find(self.deadline))
+            self._send_to(await self._connections.find(self.deadline))
         except BaseException as error:
             self._give_up(error)
             raise
@@ -111,7 +111,7 @@ class Generation:
         self._end(cancel=True)
 
     def _send_to(self, endpoint: str) -> None:
-        channel = self._client._open_channel(endpoint, self.deadline)
+        channel = self._connections.open(endpoint, self.deadline)
         self._channel = channel
         self.request_id = channel.name
         self._unpaid = 0
@@ -130,13 +130,13 @@ class Generation:
                 self._unpaid = 0
             self._take(await channel.receive())
         except DaemonGoneError as gone:
-            self._client._release(channel)
+            self._connections.release(channel)
             channel.close()
             if not gone.repeatable or self._sent > RESENDS:
                 raise
             from zbeam_client import recovery
 
-            self._send_to(await recovery.wait_for_daemon(self._client, gone, self.deadline))
+            self._send_to(await recovery.wait_for_daemon(self._connections, gone, self.deadline))
 
     def _take(self, message: Record) -> None:
         assert self._channel is not None
@@ -176,7 +176,7 @@ class Generation:
         self._ended = True
         if self._channel is not None and not self._channel.closed:
             self._channel.close(cancel=cancel)
-            self._client._release(self._channel)
+            self._connections.release(self._channel)
 
     def _arrived(self) -> Outcome:
         return Outcome(content="".join(self._content), reasoning="".join(self._reasoning))

@@ -291,7 +291,7 @@ def test_closing_the_client_ends_the_waiting_for_a_daemon(daemon: FakeDaemon) ->
         waiting = asyncio.create_task(client.generate("Hi"))
         await asyncio.to_thread(daemon.wait_for, Generate)
         daemon.stop()
-        while client._open:  # it hears of the stop, and waits for the next one
+        while client._connections._open:  # it hears of the stop, and waits for the next one
             await asyncio.sleep(0.01)
         await client.close()
         with pytest.raises(ZbeamError, match="closed meanwhile"):

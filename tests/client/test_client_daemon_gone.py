@@ -35,6 +35,7 @@ from zbeam_client import (
     stream,
 )
 from zbeam_client.channel import Channel, Link, run
+from zbeam_client.connections import Connections
 from zbeam_shared import wire
 from zbeam_shared.messages import (
     HEARTBEAT_S,
@@ -193,7 +194,7 @@ def test_the_waiting_for_a_remote_daemon_ends_at_the_deadline(unanswered: str) -
     gone = channel.DaemonGoneError("it went", "queued", endpoint=unanswered, repeatable=True)
     begun = time.monotonic()
     with Client(unanswered) as client, pytest.raises(ZbeamError) as caught:
-        run(recovery.wait_for_daemon(client, gone, begun + 0.3))
+        run(recovery.wait_for_daemon(client._connections, gone, begun + 0.3))
     assert time.monotonic() - begun < remote.CONNECT_S - 1
     assert caught.value.code == "daemon_unavailable"
     assert "no daemon came back before the deadline" in caught.value.message
@@ -367,8 +368,8 @@ def test_a_daemon_that_was_told_to_stop_is_not_sent_to_while_it_still_listens(
     listens, answers = recovery._listens, []
     later = contextlib.ExitStack()
 
-    async def look(client: Client, where: str, patience: float) -> bool:
-        answers.append(await listens(client, where, patience))
+    async def look(connections: Connections, where: str, patience: float) -> bool:
+        answers.append(await listens(connections, where, patience))
         if len(answers) == 2:
             daemon.stop()
         elif not answers[-1] and answers.count(False) == 2:

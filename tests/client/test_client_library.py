@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import threading
@@ -175,6 +176,14 @@ def test_the_result_of_a_stream_that_failed_is_its_failure(
         list(stream)
     with pytest.raises(ZbeamError, match="it was truncated"):
         _ = stream.result
+
+
+def test_a_stream_outlives_the_last_reference_to_its_client(daemon: FakeDaemon) -> None:
+    daemon.on(Generate, answer("abc", pieces=3))
+    stream = Client(daemon.endpoint).stream("Hi")
+    gc.collect()
+    assert "".join(delta.content for delta in stream) == "abc"
+    assert daemon.messages(Cancel) == []
 
 
 def test_dropping_a_stream_cancels(daemon: FakeDaemon, client: Client) -> None:

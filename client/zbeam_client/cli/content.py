@@ -20,6 +20,7 @@ from zbeam_client.cli.content_tables import print_preview, print_report
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
+from zbeam_client.client import BlockingConnections
 from zbeam_client.content import store
 from zbeam_client.content.estimate import NO_DEFAULTS, defaults_in
 from zbeam_client.content.manifest import Manifest
@@ -261,11 +262,12 @@ def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | Non
     need not have: the run stays with that one, and waits for it when it goes away. Only one that
     the run itself has started is started again.
     """
-    with settings.client(autostart=work.autostart) as client:
-        try:
-            work = replace(work, endpoint=call(client._look_for(None)), autostart=False)
-        except NoDaemonError:
-            call(client._find(None))
+    connections = BlockingConnections(settings.endpoint, autostart=work.autostart)
+    try:
+        work = replace(work, endpoint=call(connections.look_for(None)), autostart=False)
+    except NoDaemonError:
+        call(connections.find(None))
+    with settings.client() as client:
         defaults = defaults_in(client.config(), work.upstream)
         check_models(plan, model, lambda: client.models(work.upstream))
     return replace(work, model=defaults.model, upstream=defaults.upstream)

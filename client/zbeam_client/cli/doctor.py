@@ -8,21 +8,19 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from zbeam_client.cli import output
 from zbeam_client.cli.options import Settings, with_common
+from zbeam_client.client import Client
 from zbeam_client.doctor import Surroundings
 from zbeam_client.request import GenerationRequest
 from zbeam_shared.checks import WIDTH, Check, cause_of, exit_status, report, title
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import is_remote
 from zbeam_shared.record import FieldError
-
-if TYPE_CHECKING:
-    from zbeam_client.client import Client
 
 CHECK_S = 60.0
 """How long ``zbeamd check`` may take: its own bounds are shorter."""
@@ -83,8 +81,7 @@ def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
         return around.checks + _without_daemon(around, settings)
     if around.endpoint is None:
         return [*around.checks, _skipped("diagnosis", "the daemon cannot be asked")]
-    with settings.client() as client:
-        client.endpoint = around.endpoint
+    with Client(around.endpoint, timeout_s=settings.timeout, autostart=False) as client:
         try:
             path = str(client.status().get("config", {}).get("path"))
             around.add_environment(path, client.config())
