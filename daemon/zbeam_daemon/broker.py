@@ -183,6 +183,7 @@ class Broker:
         self._admission.submit(request)
         request.queued = self._admission.position(request) > 0
         self._open[request] = None
+        upstream.began()
         self._peers.setdefault(request.peer, {})[request.id] = request
         self.clients.queued(client, now)
         self._log.debug(

@@ -32,6 +32,7 @@ LEAK_AFTER_S = 60.0
 """How long after its request's deadline a lease counts as leaked."""
 PROBE_LIMIT = 4 * 1024 * 1024
 """Bytes of the answer to a probe."""
+SHUT_DOWN = "the sessions of this upstream have been shut down"
 _numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
 
 
@@ -91,6 +92,8 @@ class LiveSessions:
             for closing in found.closing:
                 self.carry_out(closing)
             pooled = found.session
+            if found.action == "down":
+                raise _shut_down()
             if pooled is None:
                 self._changed.wait()
             elif found.action == "open":
@@ -124,7 +127,7 @@ class LiveSessions:
     def open_one(self, pooled: PooledSession | None) -> str | None:
         """Open a session that the pool began to warm; returns why it could not be opened."""
         if pooled is None:
-            return "the pool is full (pool.max_sessions)"
+            return SHUT_DOWN if self.pool.down else "the pool is full (pool.max_sessions)"
         try:
             self._connect(pooled)
         except ExchangeError as error:
@@ -199,7 +202,7 @@ class LiveSessions:
     def _open_for(self, pooled: PooledSession, request: str, deadline: float) -> Lease:
         self._connect(pooled, request)
         if pooled.state != "idle":
-            raise ExchangeError("the daemon is shutting down", phase=CONNECTING, lost=False)
+            raise _shut_down()
         self.pool.lease(pooled, deadline)
         return self._leased(pooled, request, reused=False)
 
@@ -325,6 +328,10 @@ class LiveSessions:
                 "last_probe": None if probe is None else round(now - probe, 3),
                 **connection,
             }
+
+
+def _shut_down() -> ExchangeError:
+    return ExchangeError(SHUT_DOWN, phase=CONNECTING, lost=False)
 
 
 def _of(request: str | None) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Pool:
         self._due_back = Agenda(_due_back)
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
         self._numbers = count(1) if numbers is None else numbers
-        self._down = False
+        self.down = False
         self._retired_for = "flushed"  # why sessions of an older generation go
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
@@ -84,6 +84,8 @@ class Pool:
 
         ``due_back_at`` is the request's deadline.
         """
+        if self.down:
+            return Acquired("down", None)
         closing: list[Closing] = []
         while self._idle and not fresh:
             session = self._idle.newest()
@@ -139,8 +141,8 @@ class Pool:
         return max(0, min(self.settings.warm - have, room))
 
     def warm_one(self, now: float) -> PooledSession | None:
-        """Begin to open a session in advance; None when the pool is full."""
-        if len(self.sessions) >= self.settings.max_sessions:
+        """Begin to open a session in advance; None when the pool is full, or was shut down."""
+        if self.down or len(self.sessions) >= self.settings.max_sessions:
             return None
         return self._create(now, warming=True)
 
@@ -245,11 +247,11 @@ class Pool:
         return closing, len(finishing)
 
     def shutdown(self) -> list[Closing]:
-        """Close every session whatever it is doing.
+        """Close every session whatever it is doing, and open none from now on.
 
         Whoever still holds one learns of it late: what they report of it then changes nothing.
         """
-        self._down = True
+        self.down = True
         self._claimable.clear()
         return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
 
@@ -304,7 +306,7 @@ class Pool:
 
     def _taken_away(self, session: PooledSession) -> bool:
         """Tell whether a session was closed over its holder's head."""
-        return session.state == CLOSED and (self._down or session.leaked)
+        return session.state == CLOSED and (self.down or session.leaked)
 
     def _fire(self, session: PooledSession, event: str) -> None:
         before = session.state

@@ -50,6 +50,7 @@ class Acquired:
     - "open": the session is now connecting for this request; call ``ready`` or ``failed``
     - "claim": a session that is being warmed will be leased to the request when it is ready
     - "full": every session is busy; wait for a change and ask again (``session`` is None)
+    - "down": the pool was shut down and opens nothing more (``session`` is None)
     """
 
     action: str

@@ -60,6 +60,7 @@ class Upstream:
         self.balance: dict[str, Any] | None = None
         self.counters = Counters(time.monotonic())
         self.ledger = Ledger()
+        self.open_requests = 0
         self.streams = 0
         self._keepers: list[gevent.Greenlet] = []
         self._filler: gevent.Greenlet | None = None
@@ -82,7 +83,7 @@ class Upstream:
         """Stop once the requests that it has are done (it was taken out of the configuration)."""
 
         def wait_and_stop() -> None:
-            while self.gate.in_use or self.gate.queued:
+            while self.open_requests:  # also those that wait to be tried again, in no queue
                 gevent.sleep(SWEEP_S)
             self.stop()
             on_end(self)
@@ -214,8 +215,13 @@ class Upstream:
             self.backoff.hold(now), self.requests_rate.wait(now, 1.0), self.tokens_rate.wait(now)
         )
 
+    def began(self) -> None:
+        """Count a request that was taken; ``ended`` must follow."""
+        self.open_requests += 1
+
     def ended(self, model: str, outcome: Outcome, error: ZbeamError | None) -> None:
         """Enter how a request ended and what it used."""
+        self.open_requests -= 1
         now = time.monotonic()
         self.counters.end(now, outcome, error)
         self.ledger.add(model, outcome)

@@ -345,11 +345,13 @@ def test_what_is_reported_after_a_shutdown_is_late_and_not_illegal() -> None:
     assert pool.closed == {"shutdown": 2}
 
 
-def test_what_a_shutdown_closed_while_it_was_warmed_is_not_waited_for() -> None:
+def test_after_a_shutdown_nothing_is_opened_or_waited_for() -> None:
     pool = made()
-    warming = pool.warm_one(0.0)
+    pool.warm_one(0.0)
     pool.shutdown()
-    assert pool.acquire(0.0).session is not warming
+    assert pool.acquire(0.0) == Acquired("down", None)
+    assert pool.warm_one(0.0) is None
+    assert pool.sessions == {}
 
 
 def test_an_illegal_event_raises_and_changes_nothing() -> None:

@@ -426,6 +426,27 @@ def test_requests_queued_at_an_upstream_that_goes_are_still_served(
         wait_until(lambda: standin.counts()["connections_open"] == 0)
 
 
+def test_a_request_that_waits_to_be_tried_again_keeps_its_upstream(
+    start: Start, standin: Standin
+) -> None:
+    # It holds no slot and stands in no queue meanwhile, and is still a request of that upstream.
+    standin.set_scenario("[[rule]]\nnth = 1\nstatus = 503\nretry_after = '3'\n")
+    with Scripted() as first:
+        more = upstream("second", standin.url, standin.ca_file)
+        daemon = start(base_url=first.url, warm=0, extra=more)
+        text = daemon.config.read_text()
+        peer = daemon.peer()
+        peer.send(m.Generate(chat=chat("steel", model="deepseek-flash"), upstream="second"))
+        daemon.wait_for("request.retry")
+        daemon.write(text[: text.index("[upstream.second]")])
+        daemon.wait_for("config.reloaded")
+        assert [attempt.status for attempt in peer.result().attempts] == [503, 200]
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+        stats = daemon.ask(m.Stats())
+        assert stats["requests"] == {"total": 1, "ok": 1, "failed": 0}
+        assert stats["opened"] == stats["closed"]["removed"] + stats["closed"]["shutdown"]
+
+
 def test_the_first_upstream_of_the_file_is_the_one_that_is_meant(start: Start) -> None:
     with Scripted() as one, Scripted() as two:
         daemon = start(base_url=one.url, warm=0, extra=upstream("two", two.url))
