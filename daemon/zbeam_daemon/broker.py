@@ -35,6 +35,8 @@ from zbeam_shared.record import JsonMap, Record
 
 TICK_S = m.HEARTBEAT_S / 4
 SILENCE_S = m.HEARTBEAT_S - TICK_S
+UNKNOWN = b"?"
+"""Stands for the id of a message in which none can be read."""
 OVERDUE_S = LEAK_AFTER_S + 10.0
 """How long after its deadline a request is ended by force; that its session was taken from it
 before (the leak watch) has ended it already, unless it waits for something else."""
@@ -71,13 +73,14 @@ class Broker:
         self, router: Router, identity: bytes, frames: list[bytes], caller: Caller
     ) -> None:
         """Handle one message; whatever it is, its sender hears of it and others do not."""
+        request_id = UNKNOWN
         try:
             request_id, message = wire.unpack_request(frames)
             self._handle(router, identity, request_id, message, caller)
         except ProtocolError as error:
             self.bad_messages += 1
             self._log.debug("message.bad", cause=error.message)
-            self._refuse(router, identity, error.request_id or b"?", error)
+            self._refuse(router, identity, error.request_id or UNKNOWN, error)
         except ZbeamError as error:
             self._refuse(router, identity, request_id, error)
         except Exception as error:  # noqa: BLE001  one bad message must not end the receiving

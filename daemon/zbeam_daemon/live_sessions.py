@@ -24,6 +24,7 @@ from zbeam_daemon.pool import Pool
 from zbeam_daemon.pooled import Closing, PooledSession
 from zbeam_daemon.retry import CONNECTING
 from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_shared.errors import ZbeamError
 
 CONNECTS_AT_ONCE = 32
 """Connections being made at one time. A thousand handshakes side by side all take a thousand
@@ -135,12 +136,6 @@ class LiveSessions:
             return error.cause
         return None
 
-    def give_up(self, pooled: PooledSession) -> None:
-        """Take out a session whose opening ended in a defect; who has claimed it asks anew."""
-        if pooled.state == "connecting":
-            self.pool.failed(pooled, "defect")
-            self._notify()
-
     def probe(self, pooled: PooledSession, request: str | None = None) -> bool:
         """Prove that a session in state probing is alive: any complete HTTP response will do."""
         session = self._open[pooled.id]
@@ -213,8 +208,7 @@ class LiveSessions:
         """
         began = time.monotonic()
         timer = gevent.Timeout(self.settings.timeouts.connect_s)
-        reason = "connect_failed"
-        event = "cancel"
+        event, reason = "cancel", "cancelled"  # unless something else becomes of it
         try:
             with self._connects, timer:
                 if request is not None:
@@ -222,20 +216,22 @@ class LiveSessions:
                 began = time.monotonic()
                 session = Session.open(self.transport)
         except ExchangeError as error:
-            event = "fail"
+            event, reason = "fail", "connect_failed"
             self._log.debug("session.failed", session=pooled.id, cause=error.cause, **_of(request))
             raise
         except gevent.Timeout as expired:
             if expired is not timer:
                 reason = "deadline"
                 raise
-            event = "fail"
+            event, reason = "fail", "connect_failed"
             seconds = self.settings.timeouts.connect_s
             cause = f"no connection within {seconds:g} s (timeouts.connect_s)"
             self._log.debug("session.failed", session=pooled.id, cause=cause, **_of(request))
             raise ExchangeError(cause, phase=CONNECTING, lost=False) from None
-        except BaseException:
-            reason = "cancelled"
+        except ZbeamError:  # the guard's: it was not tried
+            raise
+        except Exception:
+            event, reason = "fail", "defect"
             raise
         else:
             event = ""

@@ -138,10 +138,10 @@ class Service:
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
         systemd.notify("READY=1")
-        self._tell_systemd(at_once=True)
+        self._guarded(lambda: self._tell_systemd(at_once=True))
         self._stopping.wait()
         systemd.notify("STOPPING=1")
-        self._tell_systemd(at_once=True)
+        self._guarded(lambda: self._tell_systemd(at_once=True))
         if self._idle:
             # Nobody is to find us from now on; who has just done so is still served.
             self._place.withdraw()
@@ -273,29 +273,41 @@ class Service:
     def _tick(self) -> None:
         while True:
             gevent.sleep(TICK_S)
-            try:
-                self._broker.tick()
-            except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
-                self._log.error("tick.crashed", cause=defect(error))
-            self._tell_systemd()
-            if not self._stopping.is_set() and not self._place.can_be_found():
-                # Somebody removed our folder or a socket. No client finds us, and another daemon
-                # may serve there by now: two of them would count the account's slots twice. Or
-                # none can, while we hold the lock.
-                self._log.error("daemon.displaced", endpoint=self._place.endpoint)
-                self._displaced = self._signalled = True  # so that one signal is to hurry
-                self.stop(self._running.config.daemon.drain_s)
-            idle_exit_s = self._running.config.daemon.idle_exit_s
-            if (
-                self._autostarted
-                and idle_exit_s
-                and not self._broker.open_requests
-                and time.monotonic() - self._broker.last_work_at >= idle_exit_s
-            ):
-                if not self._stopping.is_set():
-                    self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
-                self._idle = True
-                self.stop(None)
+            for step in (self._broker.tick, self._tell_systemd, self._look_for_our_place,
+                         self._look_for_work):  # fmt: skip
+                self._guarded(step)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step whose defects cost no more than itself."""
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  without heartbeats all clients would leave
+            self._log.error("tick.crashed", cause=defect(error))
+
+    def _look_for_our_place(self) -> None:
+        """Stop when somebody removed our folder or a socket.
+
+        No client finds us then, and another daemon may serve there by now: two of them would
+        count the account's slots twice. Or none can, while we hold the lock.
+        """
+        if not self._stopping.is_set() and not self._place.can_be_found():
+            self._log.error("daemon.displaced", endpoint=self._place.endpoint)
+            self._displaced = self._signalled = True  # so that one signal is to hurry
+            self.stop(self._running.config.daemon.drain_s)
+
+    def _look_for_work(self) -> None:
+        """Stop when a client started us and there has been nothing to do for long."""
+        idle_exit_s = self._running.config.daemon.idle_exit_s
+        if (
+            self._autostarted
+            and idle_exit_s
+            and not self._broker.open_requests
+            and time.monotonic() - self._broker.last_work_at >= idle_exit_s
+        ):
+            if not self._stopping.is_set():
+                self._log.info("daemon.idle", idle_exit_s=idle_exit_s)
+            self._idle = True
+            self.stop(None)
 
     def _tell_systemd(self, *, at_once: bool = False) -> None:
         state = "draining" if self._stopping.is_set() else "serving"

@@ -66,13 +66,17 @@ class Upstream:
         self._filler: gevent.Greenlet | None = None
         self._warm_after = 0.0
         self._warm_failures = 0
+        self._balance_asked_at = float("-inf")
+        self._told_of_balance = ""  # not again every five minutes what has been said
 
     # ---- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to keep the warm target."""
         self._filler = gevent.spawn(self._fill)
-        self._keepers = [gevent.spawn(self._keep), gevent.spawn(self._watch_balance)]
+        self._keepers = [
+            gevent.spawn(self._for_ever, once) for once in (self._keep, self._watch_balance)
+        ]
 
     def stop(self) -> None:
         """Close every session."""
@@ -259,34 +263,30 @@ class Upstream:
         begun = [sessions.pool.warm_one(now) for _ in range(n)]
         jobs = [gevent.spawn(sessions.open_one, pooled) for pooled in begun]
         gevent.joinall(jobs)
-        for pooled, job in zip(begun, jobs, strict=True):
-            if pooled is not None and job.exception is not None:
-                sessions.give_up(pooled)
         causes = [
             job.value if job.exception is None else internal(job.exception).message for job in jobs
         ]
         return [cause for cause in causes if cause is not None]
 
-    def _keep(self) -> None:
-        """Retire what is old, probe what is kept, open what is missing; for ever."""
+    def _for_ever(self, once: Callable[[], None]) -> None:
+        """Do again and again what has a pause of its own in it."""
         while True:
-            pause_s = SWEEP_S
             try:
-                pause_s = self._keep_once()
-            except Exception as error:  # noqa: BLE001  a defect here must not stop the keeping
+                once()
+            except Exception as error:  # noqa: BLE001  a defect there must not be the end of it
                 self.log.error("keeper.crashed", upstream=self.name, cause=defect(error))
-            self.sessions.wake.wait(pause_s)
-            self.sessions.wake.clear()
+                gevent.sleep(SWEEP_S)
 
-    def _keep_once(self) -> float:
-        """Do what is due; returns after how many seconds to look again."""
+    def _keep(self) -> None:
+        """Retire what is old, probe what is kept, open what is missing; then wait for a while."""
         sessions = self.sessions
         sessions.sweep()
         pause_s = self._probe_what_is_due()
         if not self._filler and sessions.pool.missing() and time.monotonic() >= self._warm_after:
             # Apart: while a connection hangs, the others are still probed and retired.
             self._filler = gevent.spawn(self._fill)
-        return pause_s
+        sessions.wake.wait(pause_s)
+        sessions.wake.clear()
 
     def _fill(self) -> None:
         """Open what is missing of the warm target; after a failure it rests for a while."""
@@ -315,25 +315,23 @@ class Upstream:
         return BUSY_S
 
     def _watch_balance(self) -> None:
-        """Ask for the balance now and then, so that its end is seen before the first 402."""
-        asked_at = float("-inf")
-        told = ""  # not again every five minutes what has been said
-        while True:
-            gevent.sleep(SWEEP_S)
-            interval_s = self.settings.limits.balance_interval_s
-            now = time.monotonic()
-            if not interval_s or now - asked_at < interval_s:
-                continue
-            asked_at = now
-            try:
-                found = self.views.balance.get()
-            except ZbeamError as error:
-                if error.message != told:
-                    told = error.message
-                    self.log.warning("balance.unknown", upstream=self.name, cause=told)
-                continue
-            self.balance = found if isinstance(found, dict) else None
-            exhausted = "" if suffices(self.balance) else "balance.exhausted"
-            if exhausted and exhausted != told:
-                self.log.warning(exhausted, upstream=self.name)
-            told = exhausted
+        """Ask for the balance if it is time to, so that its end is seen before the first 402."""
+        gevent.sleep(SWEEP_S)
+        interval_s = self.settings.limits.balance_interval_s
+        now = time.monotonic()
+        if not interval_s or now - self._balance_asked_at < interval_s:
+            return
+        self._balance_asked_at = now
+        told = self._told_of_balance
+        try:
+            found = self.views.balance.get()
+        except ZbeamError as error:
+            if error.message != told:
+                self.log.warning("balance.unknown", upstream=self.name, cause=error.message)
+            self._told_of_balance = error.message
+            return
+        self.balance = found if isinstance(found, dict) else None
+        exhausted = "" if suffices(self.balance) else "balance.exhausted"
+        if exhausted and exhausted != told:
+            self.log.warning(exhausted, upstream=self.name)
+        self._told_of_balance = exhausted

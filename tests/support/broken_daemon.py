@@ -1,7 +1,7 @@
 """``zbeamd`` with defects whose exceptions hold secrets, wherever it carries one.
 
 Run as a program. A prompt with ``break`` in it fails where its answer is read; Balance, Credit,
-the metrics, and every session that is opened in advance fail too.
+the metrics, and the opening of the first session fail too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any  # noqa: E402
 from zbeam_daemon.admin import Admin  # noqa: E402
 from zbeam_daemon.broker import Broker  # noqa: E402
 from zbeam_daemon.generation import Generation  # noqa: E402
-from zbeam_daemon.live_sessions import LiveSessions  # noqa: E402
 from zbeam_daemon.main import main  # noqa: E402
 from zbeam_daemon.metrics import DaemonCollector  # noqa: E402
+from zbeam_daemon.session import Session, Transport  # noqa: E402
 from zbeam_shared import messages as m  # noqa: E402
 
-handle, answer = Broker._handle, Admin.answer
+handle, answer, open_session = Broker._handle, Admin.answer, Session.open
 prompts: list[str] = []
+transports: list[Transport] = []
 
 
 def fail(*secrets: str) -> None:
@@ -39,6 +40,13 @@ def answer_or_fail(self: Admin, message: Any) -> Any:
     return answer(self, message)
 
 
+def open_or_fail(transport: Transport, *args: Any) -> Session:
+    transports.append(transport)
+    if len(transports) == 1:
+        fail(*transport.headers.values())
+    return open_session(transport, *args)
+
+
 def handle_or_fail(self: Broker, *args: Any) -> None:
     if isinstance(args[3], m.Credit):
         fail()
@@ -49,6 +57,6 @@ if __name__ == "__main__":
     Generation._read_answer = read  # type: ignore[method-assign,assignment]
     Admin.answer = answer_or_fail  # type: ignore[method-assign]
     Broker._handle = handle_or_fail  # type: ignore[method-assign]
-    LiveSessions.open_one = lambda self, pooled: fail(*self.transport.headers.values())  # type: ignore[method-assign,assignment,return-value,func-returns-value]
+    Session.open = open_or_fail  # type: ignore[method-assign,assignment]
     DaemonCollector.collect = lambda self: fail()  # type: ignore[method-assign,assignment,return-value,func-returns-value,misc]
     main()
