@@ -36,6 +36,8 @@ READS_IN_A_ROW = 32
 than we read would otherwise keep the whole daemon, clocks and all, from running."""
 MAX_INTERIM = 20
 """Interim (1xx) responses that are skipped before the final one."""
+ADDRESS_S = 1.0
+"""How long each address of a name but the last has to take a connection, in seconds."""
 
 _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -51,6 +53,8 @@ _SOCKET_OPTIONS = [
 def _connect_tcp(host: str, port: int | None) -> socket.socket:
     """Connect to the first address of a host that takes us; raises the last one's ``OSError``.
 
+    One that says nothing must not use up the time of the others; the last one has what is left.
+
     urllib3's own closes its socket on an ``OSError`` alone. What gevent throws into a wait to end
     it (a timeout, a kill) is none, and a socket that is left behind connects when the network is
     back, and stays open with nobody to use it.
@@ -58,12 +62,15 @@ def _connect_tcp(host: str, port: int | None) -> socket.socket:
     usable = urllib3.util.connection.allowed_gai_family()
     found = socket.getaddrinfo(host.strip("[]"), port, usable, socket.SOCK_STREAM)
     refused = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in found:
+    last = len(found) - 1
+    for n, (family, kind, protocol, _, address) in enumerate(found):
         sock = socket.socket(family, kind, protocol)
         try:
             for option in _SOCKET_OPTIONS:
                 sock.setsockopt(*option)
+            sock.settimeout(None if n == last else ADDRESS_S)
             sock.connect(address)
+            sock.settimeout(None)
         except BaseException as error:
             sock.close()
             if not isinstance(error, OSError):

@@ -5,11 +5,13 @@ The daemon runs in a mount namespace of its own with its own /etc/hosts and /etc
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,11 @@ from support.nameserver import Nameserver
 from support.relay import Relay
 from support.standin import Standin
 from support.steps import Step, noticed
+from zbeam_daemon.connection import ADDRESS_S
 
 NAME = "api.test"
-LIVE, DEAD = "127.0.0.1", "127.0.0.2"
+DEAD, LIVE = "127.0.0.2", "127.0.0.3"
+"""Addresses that the resolver gives in the order of its file; it puts 127.0.0.1 before others."""
 RESOLVER = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 """Port 53 of an address of this process's own: others may run the same cells at the same time."""
 FOR_GOOD = {"code": "upstream_unavailable", "attempts": (None,) * 3, "started": 0}
@@ -56,13 +60,17 @@ MISSING = missing()
 HERE = pytest.mark.skipif(bool(MISSING), reason=f"not run here: {MISSING}")
 
 
+@dataclass
 class NamedRig(Rig):
     """A rig whose relay is reached by name."""
 
-    hosts: Path
-    nameserver: Nameserver
+    hosts: Path = field(init=False)
+    nameserver: Nameserver = field(init=False)
+
+    silence: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def heal(self) -> None:
+        self.silence.close()
         self.nameserver.mode = "works"
         self.name(LIVE)
         super().heal()
@@ -87,10 +95,11 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     authority.cert_pem.write_to_path(str(files[2]))
     with Standin("--tls", "--cert", str(files[0]), "--key", str(files[1])) as standin:
         standin.ca_file = str(files[2])
-        relay = Relay(standin.port)
+        relay = Relay(standin.port, LIVE)
         url = f"https://{NAME}:{relay.port}"
         rig = NamedRig.build(standin, relay=relay, base_url=url, launcher=launcher)
         rig.hosts = hosts
+        rig.closers.append(rig.silence.close)
         with Nameserver(RESOLVER) as rig.nameserver, rig:
             yield rig
 
@@ -114,6 +123,15 @@ def nameserver(mode: str, *, session_ends: bool = False) -> Step:
             noticed("fin")(rig)
 
     return step
+
+
+def silent_first(rig: Rig) -> None:
+    """The name has two addresses, and whoever connects to the first one hears nothing."""
+    assert isinstance(rig, NamedRig)
+    dead = (DEAD, rig.relay.port)
+    rig.silence.enter_context(socket.create_server(dead, backlog=0))
+    rig.silence.enter_context(socket.create_connection(dead))  # all that it has room for
+    rig.name(DEAD, LIVE)
 
 
 def moved(rig: Rig) -> None:
@@ -171,6 +189,12 @@ CELLS = [
         **FOR_GOOD,
     ),
     Cell("of two addresses the first is dead", "connecting", before=leads_to(DEAD, LIVE)),
+    Cell(
+        "of two addresses the first is silent",
+        "connecting",
+        before=silent_first,
+        least_s=0.9 * ADDRESS_S,
+    ),
     Cell(
         "the name changes to a dead address",
         "idle in pool",

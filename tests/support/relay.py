@@ -88,10 +88,11 @@ class _Link:
 
 
 class Relay:
-    """A relay from a free port on loopback to ``target``, which may be changed."""
+    """A relay from a free port of ``address`` to ``target``, which may be changed."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, address: str = "127.0.0.1") -> None:
         self.target = target
+        self._address = address
         self.trickle = ""  # the direction in which bytes pass one at a time
         self.swap = (b"", b"")  # what the server says, and what arrives of it (in the clear only)
         self.struck = threading.Event()  # the fault that was armed last has struck
@@ -177,7 +178,7 @@ class Relay:
         # sender so far ahead could not be caught in the middle of its request.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((self._address, port))
         listener.listen(128)
         return listener
 

@@ -311,7 +311,8 @@ KEYS: tuple[Key, ...] = (
     Key(
         f"{_U}.timeouts.connect_s",
         Number(0.1, 300, _SECONDS),
-        "Finding the address, connecting and the TLS handshake together.",
+        "Finding the address, connecting and the TLS handshake together. Of several addresses of a "
+        "name each but the last has at most 1 s.",
         default=10.0,
     ),
     Key(
