@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gevent
-
 from zbeam_daemon.answer import bad_response, decode_json
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.refusal import explain
 from zbeam_daemon.session import ExchangeError, Session
 from zbeam_daemon.shared_call import SharedCall
+from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
 
 FRESH_S = 2.0
@@ -51,13 +50,12 @@ class ApiViews:
         """
         session = None
         try:
-            with gevent.Timeout(TIMEOUT_S):
+            with within(TIMEOUT_S):
                 session = Session.open(self._sessions.transport)
                 response = session.request("GET", path)
                 body = response.read_all(BODY_LIMIT)
-        except (ExchangeError, gevent.Timeout) as error:
-            cause = error.cause if isinstance(error, ExchangeError) else "no answer in time"
-            raise ZbeamError("upstream_unavailable", f"{path}: {cause}") from None
+        except (ExchangeError, TimeUp) as error:
+            raise ZbeamError("upstream_unavailable", f"{path}: {error}") from None
         finally:
             if session is not None:
                 session.close()

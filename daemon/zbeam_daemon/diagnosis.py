@@ -22,6 +22,7 @@ from zbeam_daemon.session import ExchangeError, Transport
 from zbeam_daemon.shared_call import SharedCall
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams
+from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.checks import Check, cause_of
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
@@ -140,9 +141,8 @@ def through_pool(upstream: Upstream, direct_ms: float | None) -> Check:
         return findings.skipped(["pool"], "every session is in use")[0]
     began = time.monotonic()
     lease: Lease | None = None
-    timer = gevent.Timeout(ANSWER_S)
     try:
-        with timer:
+        with within(ANSWER_S):
             lease = upstream.sessions.lease("doctor", deadline=began + ANSWER_S)
             reused = lease.reused
             response = lease.session.request("GET", "/models")
@@ -150,12 +150,8 @@ def through_pool(upstream: Upstream, direct_ms: float | None) -> Check:
         if response.reusable:
             lease.release()
             lease = None
-    except (ExchangeError, ZbeamError, gevent.Timeout) as error:
-        if isinstance(error, gevent.Timeout) and error is not timer:
-            raise
-        cause = f"no answer within {ANSWER_S:g} s"
-        if not isinstance(error, gevent.Timeout):
-            cause = error.cause if isinstance(error, ExchangeError) else error.message
+    except (ExchangeError, ZbeamError, TimeUp) as error:
+        cause = str(error)
         return Check(
             name="pool",
             status="fail",

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
-
-import gevent
 
 from zbeam_daemon import findings
 from zbeam_daemon.answer import decode_json
@@ -25,6 +21,7 @@ from zbeam_daemon.connection import Steps
 from zbeam_daemon.refusal import explain
 from zbeam_daemon.retry import SENT
 from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.checks import Check
 
 RESOLVE_S = 5.0
@@ -99,11 +96,11 @@ class Direct:
         host, port = _place(self._target)
         began = time.monotonic()
         try:
-            with _within(RESOLVE_S):
+            with within(RESOLVE_S):
                 found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError, TimeoutError) as error:
+        except (socket.gaierror, UnicodeError, TimeUp) as error:
             cause = error.strerror if isinstance(error, socket.gaierror) else str(error)
-            unsure = isinstance(error, TimeoutError) or getattr(error, "errno", 0) == -3
+            unsure = isinstance(error, TimeUp) or getattr(error, "errno", 0) == -3
             self._fail(
                 "resolve",
                 f"{host}: {cause}",
@@ -125,9 +122,9 @@ class Direct:
         broke: ExchangeError | None = None
         cause = ""
         try:
-            with _within(patience_s):
+            with within(patience_s):
                 self._session = Session.open(self._transport, steps)
-        except TimeoutError:
+        except TimeUp:
             cause = f"nothing within {patience_s:g} s"
         except ExchangeError as error:
             cause, broke = error.cause, error
@@ -265,12 +262,12 @@ class Direct:
     def _get(self, path: str) -> tuple[int, Any, bytes]:
         """GET on the connection at hand, or on a new one where the last answer ended it."""
         try:
-            with _within(ANSWER_S):
+            with within(ANSWER_S):
                 if self._session is None:
                     self._session = Session.open(self._transport)
                 response = self._session.request("GET", path)
                 body = response.read_all(BODY_LIMIT)
-        except TimeoutError:
+        except TimeUp:
             cause = f"no answer within {ANSWER_S:g} s"
             raise ExchangeError(cause, phase=SENT, lost=False) from None
         if not response.reusable:
@@ -287,19 +284,6 @@ class Direct:
 
     def _add(self, check: Check) -> None:
         self._checks.append(check)
-
-
-@contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` when what is done inside takes longer."""
-    timer = gevent.Timeout(seconds)
-    try:
-        with timer:
-            yield
-    except gevent.Timeout as expired:
-        if expired is not timer:
-            raise
-        raise TimeoutError(f"nothing within {seconds:g} s") from None
 
 
 def _place(url: SplitResult) -> tuple[str, int]:

@@ -25,6 +25,7 @@ from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
 from zbeam_daemon.upstream import Upstream
+from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.machine import Machine
 from zbeam_shared.messages import Outcome, SessionUse
@@ -82,15 +83,12 @@ class Generation:
         """
         self.machine.fire("admit")
         self.history.took("queue", self.history.started_at)
-        timer = gevent.Timeout.start_new(max(0.0, self.deadline - time.monotonic()))
         try:
-            error = self._try_until_done()
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                raise
+            with within(max(0.0, self.deadline - time.monotonic())):
+                error = self._try_until_done()
+        except TimeUp:
             error = self.deadline_error()
         finally:
-            timer.close()
             self.history.ended_at = time.monotonic()
         used = self.history.session
         if used is not None:

@@ -24,6 +24,7 @@ from zbeam_daemon.pool import Pool
 from zbeam_daemon.pooled import Closing, PooledSession
 from zbeam_daemon.retry import CONNECTING
 from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
 
 CONNECTS_AT_ONCE = 32
@@ -141,18 +142,14 @@ class LiveSessions:
         session = self._open[pooled.id]
         session.unwatch()
         alive: bool | None = None
-        timer = gevent.Timeout(self.pool.settings.probe_timeout_s)
         try:
-            with timer:
+            with within(self.pool.settings.probe_timeout_s):
                 alive = session.is_alive() and self._answers(session)
-        except ExchangeError:
-            alive = False
-        except gevent.Timeout as expired:
-            if expired is not timer:  # the deadline of the request that waits for the probe
-                raise
+        except (ExchangeError, TimeUp):
             alive = False
         finally:
-            # However it ended, a session must not stay in probing.
+            # However it ended, by the deadline of the request that waits for the probe, say, a
+            # session must not stay in probing.
             if pooled.state == "probing":
                 self._probed(pooled, request, alive=alive)
         return alive
@@ -207,10 +204,10 @@ class LiveSessions:
         Raises ``ExchangeError`` when it cannot be opened.
         """
         began = time.monotonic()
-        timer = gevent.Timeout(self.settings.timeouts.connect_s)
+        seconds = self.settings.timeouts.connect_s
         event, reason = "cancel", "cancelled"  # unless something else becomes of it
         try:
-            with self._connects, timer:
+            with self._connects, within(seconds):
                 if request is not None:
                     self.guard()  # it may have waited for long, and the upstream be down by now
                 began = time.monotonic()
@@ -219,15 +216,14 @@ class LiveSessions:
             event, reason = "fail", "connect_failed"
             self._log.debug("session.failed", session=pooled.id, cause=error.cause, **_of(request))
             raise
-        except gevent.Timeout as expired:
-            if expired is not timer:
-                reason = "deadline"
-                raise
+        except TimeUp:
             event, reason = "fail", "connect_failed"
-            seconds = self.settings.timeouts.connect_s
             cause = f"no connection within {seconds:g} s (timeouts.connect_s)"
             self._log.debug("session.failed", session=pooled.id, cause=cause, **_of(request))
             raise ExchangeError(cause, phase=CONNECTING, lost=False) from None
+        except gevent.Timeout:  # the request's deadline
+            reason = "deadline"
+            raise
         except ZbeamError:  # the guard's: it was not tried
             raise
         except Exception:

@@ -14,6 +14,7 @@ from zbeam_daemon.config.settings import TimeoutSettings
 from zbeam_daemon.retry import ANSWERED
 from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.sse import EventParser, EventTooLong
+from zbeam_daemon.within import TimeUp, within
 
 BODY_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
@@ -135,13 +136,11 @@ class Reader:
 
     def _timed(self, act: Callable[[], Any]) -> Any:
         due, what = self._clocks.due()
-        with gevent.Timeout(max(0.0, due - time.monotonic())) as timer:
-            try:
+        try:
+            with within(max(0.0, due - time.monotonic())):
                 return act()
-            except gevent.Timeout as expired:
-                if expired is not timer:
-                    raise
-                raise Stalled(f"the API stalled: {what}") from None
+        except TimeUp:
+            raise Stalled(f"the API stalled: {what}") from None
 
 
 def _pace(streams: int, interval_s: float, alarm: _Alarm) -> bool:
