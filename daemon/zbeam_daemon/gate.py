@@ -103,18 +103,17 @@ class Gate:
         return state is not None and state.in_use > state.ceiling
 
     def leave(self, ticket: Ticket) -> list[Ticket]:
-        """Give a slot back, or leave the queue; returns the tickets admitted instead."""
-        state = self._families.get(ticket.family)
-        if state is None:  # left before, and its family is forgotten
-            return []
+        """Give a slot back, or leave the queue; returns the tickets admitted instead.
+
+        Raises ``KeyError``, and changes nothing, for a ticket that has left before.
+        """
+        state = self._families[ticket.family]
         if ticket.admitted:
             ticket.admitted = False
             state.in_use -= 1
             self.in_use -= 1
         else:
-            queue = state.waiting.get(ticket.client)
-            if queue is None or ticket not in queue:
-                return []
+            queue = state.waiting[ticket.client]
             del queue[ticket]
             if not queue:
                 del state.waiting[ticket.client]

@@ -100,7 +100,7 @@ class Generation:
 
     @property
     def keep_alives(self) -> int:
-        """How many signs of life an upstream gave that has not begun to answer."""
+        """How many comments the stream of this attempt has sent, each a sign of life."""
         return self._reader.keep_alives if self._reader else 0
 
     def deadline_error(self) -> ZbeamError:

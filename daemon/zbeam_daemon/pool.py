@@ -1,6 +1,6 @@
 """Which session serves which request: pure policy, no I/O.
 
-The pool decides and keeps the books; the I/O layer (``upstream.py``) carries out what it says:
+The pool decides and keeps the books; the I/O layer (``live_sessions.py``) carries out what it says:
 open this, close those. Times are monotonic seconds, always passed in as ``now``.
 
 Idle sessions form a stack (``idle_stack.py``): the most recently used one is leased first, so

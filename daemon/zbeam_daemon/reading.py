@@ -42,7 +42,8 @@ class Stalled(Exception):
 class Reader:
     """Times one exchange, from the request on.
 
-    ``keep_alives`` counts the comments of a stream that has sent nothing else lately.
+    ``keep_alives`` is how many comments a stream has sent so far, as of the last read that brought
+    no event.
     """
 
     def __init__(self, timeouts: TimeoutSettings) -> None:

@@ -15,8 +15,7 @@ from zbeam_daemon.config.settings import RetrySettings
 CONNECTING = "connecting"  # no connection: nothing was sent
 SENDING = "sending"  # the request was not fully sent
 SENT = "sent"  # fully sent, not one byte of a response
-ANSWERED = "answered"  # a status line came, and no event of a 200
-STREAMING = "streaming"  # events of a 200 response came
+ANSWERED = "answered"  # a response has begun
 
 
 @dataclass(frozen=True, slots=True)

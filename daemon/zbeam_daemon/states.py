@@ -12,13 +12,12 @@ CLOSED = "closed"
 
 # A session is one connection to an upstream. It goes back to idle only by a clean end of body;
 # being cancelled in mid-response is `broken`, because what is still on the way would be read
-# as the next answer. `evict` is the pool's wish (flush, reload, expiry): idle sessions go at
+# as the next answer. `evict` is the pool's wish (flush, reload, room): idle sessions go at
 # once, leased ones finish first.
 SESSION: Table = {
     "connecting": {
         "ready": "idle",
         "fail": CLOSED,
-        "evict": CLOSED,
         "cancel": CLOSED,
         "shutdown": CLOSED,
     },
@@ -36,8 +35,8 @@ SESSION: Table = {
     CLOSED: {},
 }
 
-# A request streams once a byte of the answer has gone out to the client. No retry leaves
-# `streaming`: the client would see two beginnings, and the account might pay twice.
+# A request streams once a part of the answer has come, streamed to its client or not. No retry
+# leaves `streaming`: a client could see two beginnings, and the account might pay twice.
 REQUEST: Table = {
     "queued": {"admit": "leased", "cancel": "cancelled", "fail": "done"},
     "leased": {

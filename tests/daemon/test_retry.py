@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from zbeam_daemon import retry
 from zbeam_daemon.config.settings import RetrySettings
-from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT, STREAMING, Again, Failure
+from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT, Again, Failure
 
 SETTINGS = RetrySettings(attempts=4, base_s=0.5, cap_s=8.0)
-PHASES = (CONNECTING, SENDING, SENT, ANSWERED, STREAMING)
+PHASES = (CONNECTING, SENDING, SENT, ANSWERED)
 STATUSES = (200, 400, 401, 402, 403, 404, 413, 422, 429, 500, 501, 502, 503, 504)
 
 
@@ -33,8 +33,7 @@ def decide(
 
 def expected(failure: Failure, *, doubled: bool) -> str:
     """The design's rules (section 8) in their own order: "no", "free" or "double"."""
-    never = failure.status in (200, 400, 401, 402, 422) or failure.phase == STREAMING
-    if never:
+    if failure.status in (200, 400, 401, 402, 422):
         return "no"
     if failure.phase in (CONNECTING, SENDING) or failure.status in (429, 503):
         return "free"
@@ -49,8 +48,6 @@ CASES = [
       for phase, lost, reused in product((CONNECTING, SENDING, SENT), (0, 1), (0, 1))),
     *(Failure(ANSWERED, status, lost=lost, reused=reused)
       for status, lost, reused in product(STATUSES, (0, 1), (0, 1))),
-    *(Failure(STREAMING, 200, lost=lost, reused=reused)
-      for lost, reused in product((0, 1), (0, 1))),
 ]  # fmt: skip
 
 

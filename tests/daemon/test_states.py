@@ -14,7 +14,6 @@ DESIGN = {
         {
             ("connecting", "ready", "idle"),
             ("connecting", "fail", "closed"),
-            ("connecting", "evict", "closed"),
             ("connecting", "cancel", "closed"),
             ("idle", "lease", "leased"),
             ("idle", "probe", "probing"),
