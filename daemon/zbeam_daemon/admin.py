@@ -92,7 +92,7 @@ class Admin:
                 return {"flushed": flushed, "draining": draining}
             case m.Warm():
                 upstream = self._upstreams.get(message.upstream)
-                opened, failed, cause = upstream.warm(message.n)
+                opened, failed, cause = upstream.keeper.warm(message.n)
                 idle = upstream.sessions.pool.counts()["idle"]
                 return {"opened": opened, "failed": failed, "idle": idle, "error": cause}
             case m.Reload():

@@ -13,7 +13,7 @@ monkey.patch_all(thread=False, queue=False, select=False)
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
-from zbeam_daemon import upstream, views  # noqa: E402
+from zbeam_daemon import keeper, views  # noqa: E402
 from zbeam_daemon.main import main  # noqa: E402
 from zbeam_daemon.session import Session  # noqa: E402
 from zbeam_shared import wire  # noqa: E402
@@ -37,7 +37,7 @@ def stumbling(sound: Callable[..., Any], stumbles: Callable[[int, Any], bool]) -
 
 if __name__ == "__main__":
     Session.open = stumbling(Session.open, lambda n, _: n == 0)  # type: ignore[method-assign]
-    upstream.suffices = stumbling(upstream.suffices, lambda n, _: n == 0)  # type: ignore[attr-defined]
+    keeper.suffices = stumbling(keeper.suffices, lambda n, _: n == 0)  # type: ignore[attr-defined]
     views.status_line = stumbling(views.status_line, lambda n, _: n > 0)
     wire.unpack_request = stumbling(wire.unpack_request, lambda _, args: STUMBLE in args[0])
     main()
