@@ -18,12 +18,11 @@ from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.keys import CREDENTIALS
 from zbeam_daemon.config.load import Config, ConfigInvalid
 from zbeam_daemon.config.validate import Problem
+from zbeam_daemon.open_files import SPARE_FILES
 from zbeam_shared.checks import Check
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.paths import check_private_dir, socket_path
 
-SPARE_FILES = 512
-"""Open files beside the sessions: clients, sockets, logs."""
 _KEY_SOURCES = ("api_key_env", "api_key_file", "env_file")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -15,13 +14,12 @@ import gevent
 import gevent.event
 import zmq
 
-from zbeam_daemon import crash, systemd, views
+from zbeam_daemon import crash, open_files, systemd, views
 from zbeam_daemon.admin import Admin
 from zbeam_daemon.broker import TICK_S, Broker
 from zbeam_daemon.clients import Caller
 from zbeam_daemon.config.changes import Changes
 from zbeam_daemon.config.load import Config
-from zbeam_daemon.local_checks import SPARE_FILES
 from zbeam_daemon.log import Bridge, Log, defect
 from zbeam_daemon.reload import Running
 from zbeam_daemon.remote import Remote
@@ -75,7 +73,12 @@ class Service:
             drain=lambda: self.stop(None),
             is_draining=self._stopping.is_set,
         )
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._routers: list[Router] = []
         self._remote: Remote | None = None
+        self._exporter: Exporter | None = None
+        self._check: SelfCheck | None = None
+        self._ticker = gevent.Greenlet(self._tick)
         self._hurry = gevent.event.Event()  # a second signal: do not wait for requests
         self._patience: float | None = None  # until when requests may finish; None: they all may
         self._signalled = False
@@ -90,16 +93,22 @@ class Service:
 
         Raises ``ZbeamError`` busy when it stopped because its sockets had been removed.
         """
-        _raise_file_limit()
+        self._open()
+        self._serve()
+        self._close()
+        if self._displaced:
+            raise ZbeamError("busy", "somebody removed the daemon's sockets: it has ended")
+
+    def _open(self) -> None:
+        open_files.raise_limit()
         crash.no_tracebacks(self._log)
         # Before there is anything to clean up: whoever sees our socket may end us.
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_stop_signal, number)
         gevent.signal_handler(signal.SIGHUP, self._reload, "SIGHUP")
         # Before our own sockets: an address that is taken must not cost a client anything.
-        exporter = self._exporter()
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        context.setsockopt(zmq.MAX_SOCKETS, 4096)
+        self._exporter = self._new_exporter()
+        self._context.setsockopt(zmq.MAX_SOCKETS, 4096)
         settings = self._running.config.daemon.remote
         if settings is not None:
             self._remote = Remote(
@@ -107,21 +116,24 @@ class Service:
                 self._environ,
                 self._broker,
                 self._log,
-                lambda on_frames: self._router(context, on_frames),
+                self._router,
                 handed=self._place.handed.get(settings.endpoint),
             )
             self._admin.remote = self._remote
         # The main socket last: whoever sees it may count on the other one.
-        admin = self._bind(context, admin_endpoint(self._place.endpoint), 0o600, admin=True)
-        main = self._bind(context, self._place.endpoint, self._place.mode, admin=False)
+        admin = self._bind(admin_endpoint(self._place.endpoint), 0o600, admin=True)
+        main = self._bind(self._place.endpoint, self._place.mode, admin=False)
+        self._routers = [main, admin]
+
+    def _serve(self) -> None:
         self._running.watch()
         self._upstreams.start()
-        check = self._self_check(context)
-        ticker = gevent.spawn(self._tick)
-        for router in (main, admin):
+        self._check = self._self_check()
+        self._ticker.start()
+        for router in self._routers:
             router.start()
-        if exporter is not None:
-            exporter.start()
+        if self._exporter is not None:
+            self._exporter.start()
         if self._remote is not None:
             self._remote.start()
         self._log.info(
@@ -132,7 +144,8 @@ class Service:
             config=self._running.config.path,
             upstreams=",".join(self._upstreams.current),
         )
-        self._warn_of_file_limit()
+        sessions = sum(u.settings.pool.max_sessions for u in self._upstreams.all())
+        open_files.warn_of_limit(sessions, self._log)
         # A full look for cycles with 2,500 streams open stops all of them for 0.25 s: it is made
         # seldom, and never among what stays for good.
         gc.freeze()
@@ -140,6 +153,8 @@ class Service:
         systemd.notify("READY=1")
         self._guarded(lambda: self._tell_systemd(at_once=True))
         self._stopping.wait()
+
+    def _close(self) -> None:
         systemd.notify("STOPPING=1")
         self._guarded(lambda: self._tell_systemd(at_once=True))
         if self._idle:
@@ -162,23 +177,21 @@ class Service:
             ZbeamError("daemon_unavailable", "the daemon was stopped before the request was done")
         )
         self._broker.hand_over()
-        ticker.kill()
-        if exporter is not None:
-            exporter.stop()
-        if check is not None:
-            check.stop()
+        self._ticker.kill()
+        if self._exporter is not None:
+            self._exporter.stop()
+        if self._check is not None:
+            self._check.stop()
         self._upstreams.stop()
         if not self._place.is_ours():
             self._leave_the_place_alone()
-        for router in (main, admin):
+        for router in self._routers:
             router.close()
         if self._remote is not None:
             self._remote.close()
-        context.term()
+        self._context.term()
         self._place.release()
         self._log.info("daemon.stopped", uptime_s=self._admin.uptime_s)
-        if self._displaced:
-            raise ZbeamError("busy", "somebody removed the daemon's sockets: it has ended")
 
     def stop(self, drain_s: float | None) -> None:
         """Begin to stop; requests under way get ``drain_s`` seconds, None as long as they take.
@@ -190,11 +203,9 @@ class Service:
             self._patience = until if self._patience is None else min(until, self._patience)
         self._stopping.set()
 
-    def _bind(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, mode: int, *, admin: bool
-    ) -> Router:
+    def _bind(self, endpoint: str, mode: int, *, admin: bool) -> Router:
         caller = Caller(admin=admin)
-        router = self._router(context, lambda r, i, f, _: self._broker.on_frames(r, i, f, caller))
+        router = self._router(lambda r, i, f, _: self._broker.on_frames(r, i, f, caller))
         try:
             listener = self._place.handed.get(endpoint)
             if listener is None:
@@ -209,7 +220,7 @@ class Service:
             ) from None
         return router
 
-    def _exporter(self) -> Exporter | None:
+    def _new_exporter(self) -> Exporter | None:
         address = self._running.config.daemon.metrics
         if address is None:
             return None
@@ -227,29 +238,13 @@ class Service:
         )
         return Exporter(address, collector, self._log)
 
-    def _router(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        on_frames: Callable[[Router, bytes, list[bytes], str], None],
-    ) -> Router:
+    def _router(self, on_frames: Callable[[Router, bytes, list[bytes], str], None]) -> Router:
         return Router(
-            context,
+            self._context,
             on_frames=on_frames,
             on_gone=self._broker.on_gone,
             on_writable=self._broker.on_writable,
         )
-
-    def _warn_of_file_limit(self) -> None:
-        _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        sessions = sum(u.settings.pool.max_sessions for u in self._upstreams.all())
-        if hard != resource.RLIM_INFINITY and hard < sessions + SPARE_FILES:
-            self._log.warning(
-                "limit.files",
-                open_files=hard,
-                max_sessions=sessions,
-                fix=f"raise the limit (ulimit -Hn, LimitNOFILE) to {sessions + SPARE_FILES} "
-                "or lower pool.max_sessions",
-            )
 
     def _on_stop_signal(self, number: int) -> None:
         self._log.info("daemon.stopping", signal=signal.Signals(number).name)
@@ -317,13 +312,13 @@ class Service:
         )
         self._status_line.tell(text, time.monotonic(), at_once=at_once)
 
-    def _self_check(self, context: zmq.Context[zmq.Socket[bytes]]) -> SelfCheck | None:
+    def _self_check(self) -> SelfCheck | None:
         """Begin to feed systemd's watchdog, if there is one."""
         watchdog_s = systemd.watchdog_s(self._environ)
         if watchdog_s is None:
             return None
         check = SelfCheck(
-            context,
+            self._context,
             self._place.endpoint,
             self._log,
             watchdog_s=watchdog_s,
@@ -351,10 +346,3 @@ class Service:
             self._broker.admit_waiting(upstream)
         self._log.configure(level=config.daemon.log_level, form=config.daemon.log_format)
         return renewed
-
-
-def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: each session and client needs one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:  # where nothing is to be raised, a unit may have forbidden it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
