@@ -18,7 +18,6 @@ from zbeam_shared.errors import ZbeamError
 
 FRESH_S = 2.0
 """An answer is given again for as long."""
-BODY_LIMIT = 4 * 1024 * 1024
 TIMEOUT_S = 30.0
 
 
@@ -52,8 +51,7 @@ class ApiViews:
         try:
             with within(TIMEOUT_S):
                 session = Session.open(self._sessions.transport)
-                response = session.request("GET", path)
-                body = response.read_all(BODY_LIMIT)
+                response, body = session.get(path)
         except (ExchangeError, TimeUp) as error:
             raise ZbeamError("upstream_unavailable", f"{path}: {error}") from None
         finally:

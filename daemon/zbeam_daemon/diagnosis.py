@@ -15,7 +15,7 @@ from zbeam_daemon import findings, local_checks
 from zbeam_daemon.config.curve_keys import AllowList
 from zbeam_daemon.config.load import Config
 from zbeam_daemon.config.settings import UpstreamSettings
-from zbeam_daemon.direct import ANSWER_S, BODY_LIMIT, Direct
+from zbeam_daemon.direct import ANSWER_S, Direct
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reload import Running
 from zbeam_daemon.session import ExchangeError, Transport
@@ -145,8 +145,7 @@ def through_pool(upstream: Upstream, direct_ms: float | None) -> Check:
         with within(ANSWER_S):
             lease = upstream.sessions.lease("doctor", deadline=began + ANSWER_S)
             reused = lease.reused
-            response = lease.session.request("GET", "/models")
-            response.read_all(BODY_LIMIT)
+            response, _body = lease.session.get("/models")
         if response.reusable:
             lease.release()
             lease = None

@@ -27,7 +27,6 @@ from zbeam_shared.checks import Check
 RESOLVE_S = 5.0
 CONNECT_S = 10.0
 ANSWER_S = 8.0
-BODY_LIMIT = 4 * 1024 * 1024
 _OF_AN_API = (401, 402, 403, 429)
 """Refusals of ``GET /models`` by which an API shows that it is one."""
 
@@ -265,8 +264,7 @@ class Direct:
             with within(ANSWER_S):
                 if self._session is None:
                     self._session = Session.open(self._transport)
-                response = self._session.request("GET", path)
-                body = response.read_all(BODY_LIMIT)
+                response, body = self._session.get(path)
         except TimeUp:
             cause = f"no answer within {ANSWER_S:g} s"
             raise ExchangeError(cause, phase=SENT, lost=False) from None

@@ -19,7 +19,7 @@ from zbeam_daemon.chat import Call
 from zbeam_daemon.clearance import wait_for_clearance
 from zbeam_daemon.history import History
 from zbeam_daemon.live_sessions import Lease
-from zbeam_daemon.reading import BODY_LIMIT, Reader, Stalled
+from zbeam_daemon.reading import ANSWER_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
 from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.silence import Silence
@@ -337,8 +337,8 @@ class Generation:
             delta = answer.add_event(data)
             if delta is not None:
                 merge(deltas, delta)
-        if answer.size > BODY_LIMIT:
-            raise bad_response(f"the answer is longer than {BODY_LIMIT:,} characters", b"")
+        if answer.size > ANSWER_LIMIT:
+            raise bad_response(f"the answer is longer than {ANSWER_LIMIT:,} characters", b"")
         if deltas:
             self._pass_on(deltas)
         return answer.done

@@ -32,8 +32,6 @@ CONNECTS_AT_ONCE = 32
 times as long, and all of them time out."""
 LEAK_AFTER_S = 60.0
 """How long after its request's deadline a lease counts as leaked."""
-PROBE_LIMIT = 4 * 1024 * 1024
-"""Bytes of the answer to a probe."""
 SHUT_DOWN = "the sessions of this upstream have been shut down"
 _numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
 
@@ -144,7 +142,7 @@ class LiveSessions:
         alive: bool | None = None
         try:
             with within(self.pool.settings.probe_timeout_s):
-                alive = session.is_alive() and self._answers(session)
+                alive = session.is_alive() and session.get("/models")[0].reusable
         except (ExchangeError, TimeUp):
             alive = False
         finally:
@@ -153,11 +151,6 @@ class LiveSessions:
             if pooled.state == "probing":
                 self._probed(pooled, request, alive=alive)
         return alive
-
-    def _answers(self, session: Session) -> bool:
-        response = session.request("GET", "/models")
-        response.read_all(PROBE_LIMIT)
-        return response.reusable
 
     def _probed(self, pooled: PooledSession, request: str | None, *, alive: bool | None) -> None:
         if alive is not None:  # it was not cut off by somebody else's deadline

@@ -16,7 +16,7 @@ from zbeam_daemon.session import ExchangeError, Response
 from zbeam_daemon.sse import EventParser, EventTooLong
 from zbeam_daemon.within import TimeUp, within
 
-BODY_LIMIT = 64 * 1024 * 1024
+ANSWER_LIMIT = 64 * 1024 * 1024
 """Bytes of an answer: an output of 393,216 tokens with logprobs stays below."""
 STREAM_LIMIT = 1024 * 1024 * 1024
 """Bytes of a whole stream, events and comments: the longest answer with logprobs stays below."""
@@ -119,8 +119,8 @@ class Reader:
             pieces.append(self._timed(response.read))
             self._clocks.byte(time.monotonic())
             size += len(pieces[-1])
-            if size > BODY_LIMIT:
-                raise bad_response(f"the body is longer than {BODY_LIMIT:,} bytes", b"")
+            if size > ANSWER_LIMIT:
+                raise bad_response(f"the body is longer than {ANSWER_LIMIT:,} bytes", b"")
         return b"".join(pieces)
 
     def error_body(self, response: Response) -> bytes:

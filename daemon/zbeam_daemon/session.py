@@ -34,6 +34,8 @@ from zbeam_daemon.tls import client_context, is_silence, pending_error
 from zbeam_shared import __version__
 
 BATCH_BYTES = 256 * 1024
+VIEW_LIMIT = 4 * 1024 * 1024
+"""Bytes of a view of the API: its models, a balance."""
 USER_AGENT = f"zbeam/{__version__}"
 
 _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, FramingError,
@@ -232,6 +234,20 @@ class Session:
             raise self.broke(error, self.phase) from None
         return Response(self, connection, found)
 
+    def get(self, path: str) -> tuple[Response, bytes]:
+        """Return the response to a GET, and its whole body, of ``VIEW_LIMIT`` bytes at the most.
+
+        Raises ``ExchangeError``; the caller bounds the time.
+        """
+        response = self.request("GET", path)
+        body = bytearray()
+        while not response.done:
+            body += response.read()
+            if len(body) > VIEW_LIMIT:
+                cause = f"the response is longer than {VIEW_LIMIT:,} bytes"
+                raise ExchangeError(cause, phase=ANSWERED, lost=False)
+        return response, bytes(body)
+
     @property
     def phase(self) -> str:
         """How far the request under way got; one of ``retry``'s phases."""
@@ -315,19 +331,6 @@ class Response:
         if self._decoder.done:
             self._finish()
         return body
-
-    def read_all(self, limit: int) -> bytes:
-        """Read the whole body; raises ``ExchangeError`` when it is longer than ``limit``."""
-        pieces = []
-        size = 0
-        while not self.done:
-            pieces.append(self.read())
-            size += len(pieces[-1])
-            if size > limit:
-                raise ExchangeError(
-                    f"the response is longer than {limit:,} bytes", phase=ANSWERED, lost=False
-                )
-        return b"".join(pieces)
 
     def _finish(self) -> None:
         # Both libraries must know that the response is over before the next one can begin.
