@@ -149,12 +149,12 @@ class Answer:
         """Keep a field that we do not model; one that repeats counts once."""
         if name not in where or where[name] != value:
             self.size += len(name) + size_of(value)
-        where[name] = _sendable(value)
+        where[name] = sendable(value)
 
     def _add_delta(self, delta: JsonMap) -> None:
         for name, value in delta.items():
             if type(value) is not str:
-                _sendable(value)
+                sendable(value)
             if name == "content":
                 _append(self._content, value + "")
             elif name == "reasoning_content":
@@ -189,7 +189,7 @@ class Answer:
 
     def _add_usage(self, usage: JsonMap) -> None:
         self.usage = read_usage(usage)
-        more = {name: _sendable(usage[name]) for name in usage.keys() - _USAGE_MODELLED}
+        more = {name: sendable(usage[name]) for name in usage.keys() - _USAGE_MODELLED}
         if more:
             self.extra["usage"] = more
 
@@ -224,22 +224,22 @@ def size_of(value: Any) -> int:
     return 8
 
 
-def _sendable(value: Any, depth: int = 4) -> Any:
+def sendable(value: Any, depth: int = 4) -> Any:
     """Return a value that the wire can carry; raises ``ValueError`` for any other.
 
     ``depth`` is the level at which it will stand in a message.
     """
     if depth > MAX_DEPTH:
-        raise ValueError("nested too deeply")
+        raise ValueError("what is nested too deeply")
     if type(value) is int:
         if not -(2**63) <= value < 2**63:
             raise ValueError("a number of more than 64 bits")
     elif isinstance(value, dict):
         for item in value.values():
-            _sendable(item, depth + 1)
+            sendable(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _sendable(item, depth + 1)
+            sendable(item, depth + 1)
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zbeam_daemon.answer import bad_response, decode_json
+from zbeam_daemon.answer import bad_response, decode_json, sendable
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.refusal import explain
 from zbeam_daemon.session import ExchangeError, Session
@@ -62,9 +62,14 @@ class ApiViews:
             refusal = explain(response.status, body, key_origin=settings.key_origin)
             raise self._without_key(refusal)
         try:
-            return decode_json(settings.hidden(body.decode()).encode())
+            found = decode_json(settings.hidden(body.decode()).encode())
         except (ValueError, RecursionError):
             raise self._without_key(bad_response(f"{path} is not JSON", body)) from None
+        try:
+            # It is kept and shown: `status` and the metrics must not break of it.
+            return sendable(found)
+        except ValueError as error:
+            raise self._without_key(bad_response(f"{path} holds {error}", body)) from None
 
     def _without_key(self, error: ZbeamError) -> ZbeamError:
         # Some servers repeat what they refuse.

@@ -36,7 +36,7 @@ from zbeam_daemon.states import BREAKER
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams
 from zbeam_shared import __version__
-from zbeam_shared.balance import suffices
+from zbeam_shared.balance import entries, suffices, total
 from zbeam_shared.errors import MEANINGS
 
 Rows = Iterable[tuple[tuple[str, ...], float]]
@@ -228,15 +228,11 @@ def _ledger(*names: str) -> Callable[[Upstream, float], Rows]:
 
 
 def _balance(upstream: Upstream) -> dict[str, float]:
-    infos = (upstream.balance or {}).get("balance_infos")
     found: dict[str, float] = {}
-    for info in infos if isinstance(infos, list) else []:
-        currency = str(info.get("currency")) if isinstance(info, dict) else ""
-        if re.fullmatch("[A-Z]{3}", currency) and len(found) < 10:
-            try:
-                found[currency] = float(info["total_balance"])
-            except (KeyError, TypeError, ValueError):
-                continue
+    for entry in entries(upstream.balance):
+        currency, amount = str(entry.get("currency")), total(entry)
+        if amount is not None and re.fullmatch("[A-Z]{3}", currency) and len(found) < 10:
+            found[currency] = amount
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -14,14 +15,24 @@ def suffices(found: Any) -> bool:
     """
     if not isinstance(found, dict):
         return True
-    infos = found.get("balance_infos")
-    totals = [_total(info) for info in infos] if isinstance(infos, list) else []
-    spent = bool(totals) and all(total is not None and total <= 0 for total in totals)
+    totals = [total(entry) for entry in entries(found)]
+    spent = bool(totals) and all(left is not None and left <= 0 for left in totals)
     return found.get("is_available") is not False and not spent
 
 
-def _total(info: Any) -> float | None:
-    try:
-        return float(info["total_balance"])
-    except (KeyError, TypeError, ValueError):
+def entries(found: Any) -> list[dict[str, Any]]:
+    """Return what is told of each currency; nothing where it has another shape."""
+    infos = found.get("balance_infos") if isinstance(found, dict) else None
+    return [info for info in infos if isinstance(info, dict)] if isinstance(infos, list) else []
+
+
+def total(entry: dict[str, Any]) -> float | None:
+    """Return what is left in one currency; None when that is no amount (``nan``, 400 digits)."""
+    value = entry.get("total_balance")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
+    try:
+        amount = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return amount if math.isfinite(amount) else None

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from support.daemon import Daemon, Start
+from support.scrape import Metrics, free_port
 from support.scripted import Scripted, answer_with, event, stream
 from support.waiting import wait_until
 from zbeam_shared import messages as m
 
+BALANCE = b'{"is_available": true, "balance_infos": [{"currency": "USD", "total_balance": %s}]}'
 PRICES = "[upstream.deepseek.prices.deepseek-flash]\nhit = 1\nmiss = 2\noutput = 3"
 
 
@@ -105,6 +107,43 @@ def test_numbers_that_cannot_be_are_the_upstreams_fault_and_hold_no_slot(
         assert error.outcome is not None
         assert error.outcome.content == "fine", "what had arrived is kept"
         wait_until(lambda: nothing_is_held(daemon))
+
+
+@pytest.mark.parametrize(
+    ("odd", "why"),
+    [("9" * 400, "more than 64 bits"), ("[" * 70 + "]" * 70, "nested too deeply")],
+    ids=["400 digits", "nested"],
+)
+def test_a_balance_that_cannot_be_passed_on_breaks_neither_status_nor_metrics(
+    start: Start, odd: str, why: str
+) -> None:
+    metrics = Metrics(free_port())
+
+    def script(handler: BaseHTTPRequestHandler) -> None:
+        first = not asked
+        asked.append(handler.path)
+        body = BALANCE % (b'"12.50"' if first else odd.encode())
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    asked: list[str] = []
+    with Scripted(script) as server:
+        settings = {"daemon": metrics.setting, "limits": "balance_interval_s = 1"}
+        daemon = start(base_url=server.url, warm=0, **settings)
+        (line,) = daemon.wait_for("balance.unknown")
+        assert why in line
+        peer = daemon.peer()
+        peer.send(m.Balance(), b"ask")
+        refused = peer.receive()[1]
+        assert isinstance(refused, m.Error)
+        assert refused.code == "bad_response"
+        assert why in refused.message
+        told = daemon.client("status")
+        assert (told.returncode, told.stderr) == (0, "")
+        assert "12.50 USD" in told.stdout, "the last one that made sense"
+        assert metrics.value("zbeam_balance", currency="USD") == 12.5
 
 
 def test_unknown_fields_without_end_are_too_much(start: Start) -> None:

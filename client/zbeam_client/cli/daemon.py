@@ -11,7 +11,7 @@ from zbeam_client.cli import output
 from zbeam_client.cli.known import complete_upstream
 from zbeam_client.cli.options import TEXT, Settings, with_common
 from zbeam_shared import __version__
-from zbeam_shared.balance import suffices
+from zbeam_shared.balance import entries, suffices
 from zbeam_shared.errors import EXIT_CONFIG
 
 
@@ -168,7 +168,7 @@ def balance(settings: Settings, upstream: str) -> int:
         output.print_json(found)
     else:
         names = ("currency", "total_balance", "granted_balance", "topped_up_balance")
-        rows = [[entry.get(name) for name in names] for entry in found.get("balance_infos", [])]
+        rows = [[entry.get(name) for name in names] for entry in entries(found)]
         output.print_table(("CURRENCY", "TOTAL", "GRANTED", "TOPPED UP"), rows)
     if not suffices(found):
         output.warn("the balance does not suffice for a request. Top up the account")

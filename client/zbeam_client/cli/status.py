@@ -9,7 +9,7 @@ import click
 from zbeam_client.cli import output
 from zbeam_client.cli.daemon import describe_reload
 from zbeam_client.cli.options import Settings, with_common
-from zbeam_shared.balance import suffices
+from zbeam_shared.balance import entries, suffices
 from zbeam_shared.errors import ZbeamError
 
 PHASES = ("queue", "connect", "first_token", "total")
@@ -198,7 +198,7 @@ def balances(upstream: dict[str, Any]) -> list[str]:
     low = "" if suffices(found) else "  (does not suffice)"
     return [
         output.one_line(f"{entry.get('total_balance')} {entry.get('currency')}") + low
-        for entry in found.get("balance_infos", [])
+        for entry in entries(found)
     ]
 
 
