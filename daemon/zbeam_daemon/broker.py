@@ -243,6 +243,7 @@ class Broker:
             outcome, error = m.Outcome(), internal(failure)
         ending = m.Result(outcome=outcome) if error is None else error_message(error, outcome)
         request.outbox.finish(ending)
+        error = request.outbox.failure or error
         open_requests = self._peers[request.peer]
         del open_requests[request.id]
         if not open_requests:

@@ -15,12 +15,12 @@ import gevent
 
 from zbeam_daemon.clients import Caller
 from zbeam_daemon.log import Log, defect
-from zbeam_daemon.outbox import error_message
+from zbeam_daemon.outbox import error_message, unsendable
 from zbeam_daemon.refusal import internal
 from zbeam_daemon.router import Router
 from zbeam_shared import messages as m
 from zbeam_shared import wire
-from zbeam_shared.errors import ZbeamError
+from zbeam_shared.errors import ProtocolError, ZbeamError
 from zbeam_shared.record import Record
 
 WAITING = (m.Models, m.Balance, m.Doctor, m.Warm)
@@ -61,6 +61,9 @@ class Calls:
         def run() -> None:
             try:
                 frames = wire.pack(m.Reply(data=self._answer(message)), request_id)
+            except ProtocolError as error:  # the data is ours, so the caller is not at fault
+                self._log.error("call.failed", call=type(message).__name__, cause=error.message)
+                frames = wire.pack(error_message(unsendable(error), None), request_id)
             except ZbeamError as error:
                 frames = wire.pack(error_message(error, None), request_id)
             except Exception as error:  # noqa: BLE001  one bad call must not end the daemon

@@ -38,11 +38,17 @@ class Outbox:
         self.credit = credit
         self.last_sent = 0.0
         self.ended = False
+        self.failure: ZbeamError | None = None  # what ended it from here
         self._pending: list[JsonMap] = []
         self._size = 0
 
     def add(self, deltas: list[JsonMap]) -> None:
-        """Keep deltas for the client; raises ``ZbeamError`` cancelled if too much waits."""
+        """Keep deltas for the client; raises ``ZbeamError`` cancelled if too much waits.
+
+        And ``failure``, once something could not be sent: the request is of no use any more.
+        """
+        if self.failure is not None:
+            raise self.failure
         for delta in deltas:
             merge(self._pending, delta)
             self._size += size_of(delta)
@@ -62,21 +68,27 @@ class Outbox:
 
     def finish(self, message: m.Result | m.Error) -> None:
         """Send what ends the request, unless that was done."""
-        if self.ended:
-            return
-        self.ended = True
-        if self._pending:
+        if self._pending and not self.ended:
             # The last delta needs no credit: the client's view of the stream has to be whole.
             self._send_pending()
         self.send(message)
+        self.ended = True
 
     def send(self, message: Record) -> None:
-        """Send one message about the request."""
+        """Send one message about the request, unless it has ended.
+
+        One that cannot be sent is a defect of ours. The client is told so in its place, and an
+        error is the last that it may hear of a request.
+        """
+        if self.ended:
+            return
         self.last_sent = time.monotonic()
         try:
             frames = wire.pack(message, self.request_id, max_body=wire.MAX_ANSWER)
         except ProtocolError as error:
-            frames = wire.pack(error_message(error, None), self.request_id)
+            self.failure = unsendable(error)
+            frames = wire.pack(error_message(self.failure, None), self.request_id)
+            self.ended = True
         self.router.send(self.identity, frames)
 
     @property
@@ -108,6 +120,15 @@ class Collector:
         outboxes, self._outboxes = self._outboxes, {}
         for outbox in outboxes:
             outbox.flush()
+
+
+def unsendable(error: ProtocolError) -> ZbeamError:
+    """Return what a caller is told when a message of ours cannot be put into frames."""
+    return ZbeamError(
+        "internal",
+        f"a defect in zbeamd: its answer cannot be sent: {error.message}",
+        hint="please report it",
+    )
 
 
 def error_message(error: ZbeamError, outcome: m.Outcome | None) -> m.Error:

@@ -24,6 +24,7 @@ from zbeam_shared import __version__
 from zbeam_shared.messages import (
     Accepted,
     Balance,
+    Doctor,
     Error,
     Generate,
     Info,
@@ -164,6 +165,23 @@ def test_status_tells_what_is_wrong_with_an_upstream(command: Command, daemon: F
         "balance      0.00 USD  (does not suffice)",
     ):
         assert line in shown.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "words"),
+    [
+        ("unknown message type 'doctor'", "skip", "restart it"),
+        ("a request with this id is still open", "fail", "still open"),
+    ],
+)
+def test_doctor_takes_only_a_daemon_that_does_not_know_the_call_for_an_old_one(
+    command: Command, daemon: FakeDaemon, message: str, status: str, words: str
+) -> None:
+    daemon.on(Doctor, send_all(Error(code="bad_request", message=message)))
+    checks = json.loads(command("doctor", "--json").stdout)["checks"]
+    (diagnosis,) = [check for check in checks if check["name"] == "diagnosis"]
+    assert diagnosis["status"] == status
+    assert words in diagnosis["detail"]
 
 
 def test_names_from_callers_do_not_break_the_tables(command: Command, daemon: FakeDaemon) -> None:

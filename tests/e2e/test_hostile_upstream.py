@@ -15,9 +15,10 @@ import pytest
 
 from support.daemon import Daemon, Start
 from support.scrape import Metrics, free_port
-from support.scripted import Scripted, answer_with, event, stream
+from support.scripted import Scripted, answer_with, event, reply, stream
 from support.waiting import wait_until
 from zbeam_shared import messages as m
+from zbeam_shared.errors import EXIT_FAILED
 
 BALANCE = b'{"is_available": true, "balance_infos": [{"currency": "USD", "total_balance": %s}]}'
 PRICES = "[upstream.deepseek.prices.deepseek-flash]\nhit = 1\nmiss = 2\noutput = 3"
@@ -122,11 +123,7 @@ def test_a_balance_that_cannot_be_passed_on_breaks_neither_status_nor_metrics(
     def script(handler: BaseHTTPRequestHandler) -> None:
         first = not asked
         asked.append(handler.path)
-        body = BALANCE % (b'"12.50"' if first else odd.encode())
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+        reply(200, BALANCE % (b'"12.50"' if first else odd.encode()))(handler)
 
     asked: list[str] = []
     with Scripted(script) as server:
@@ -144,6 +141,47 @@ def test_a_balance_that_cannot_be_passed_on_breaks_neither_status_nor_metrics(
         assert (told.returncode, told.stderr) == (0, "")
         assert "12.50 USD" in told.stdout, "the last one that made sense"
         assert metrics.value("zbeam_balance", currency="USD") == 12.5
+
+
+UNCHECKED = (sys.executable, str(Path(__file__).parents[1] / "support" / "unchecked_daemon.py"))
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["delta", "result"])
+def test_what_cannot_be_sent_is_our_fault_and_ends_the_request_once(
+    start: Start, streamed: bool
+) -> None:
+    def body() -> Iterator[bytes]:
+        yield event({"content": "fine", "odd": 10**400})
+        yield event({"content": "and more"})
+        yield event({}, "stop")
+        yield b"data: [DONE]\n\n"
+
+    with Scripted(stream(body)) as server:
+        daemon = start(base_url=server.url, warm=0, program=UNCHECKED)
+        peer = daemon.peer()
+        peer.generate(stream=streamed)
+        error = peer.error()
+        assert (error.code, error.retryable) == ("internal", False)
+        assert "cannot be sent" in error.message
+        (line,) = daemon.wait_for("request.done")
+        assert "outcome=internal" in line
+        assert nothing_is_held(daemon)
+        server.script = answer_with(["fine"])
+        peer.generate(request_id=b"2")
+        heard = [peer.receive()]
+        while not isinstance(heard[-1][1], m.Result):
+            heard.append(peer.receive())
+        assert {request_id for request_id, _ in heard} == {b"2"}, "nothing follows an error"
+
+
+def test_a_view_that_cannot_be_sent_is_our_fault(start: Start) -> None:
+    with Scripted(reply(200, BALANCE % (b"9" * 400))) as server:
+        daemon = start(base_url=server.url, warm=0, program=UNCHECKED)
+        daemon.defective = True
+        told = daemon.client("balance")
+        assert told.returncode == EXIT_FAILED
+        assert "defect in zbeamd" in told.stderr
+        assert "call=Balance" in daemon.wait_for("call.failed")[0]
 
 
 def test_unknown_fields_without_end_are_too_much(start: Start) -> None:

@@ -100,7 +100,7 @@ def _skipped(name: str, why: str) -> Check:
 
 
 def _unanswered(error: ZbeamError) -> Check:
-    if error.code == "bad_request":
+    if error.code == "bad_request" and "unknown message type" in error.message:
         return _skipped("diagnosis", "a daemon of this version does not know how: restart it")
     return Check(name="diagnosis", status="fail", detail=error.message, fix=error.hint)
 
