@@ -20,7 +20,8 @@ from zbeam_daemon.config.load import (
     watched_paths,
 )
 from zbeam_daemon.config.watcher import Watcher
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Log, defect
+from zbeam_daemon.refusal import internal
 
 
 class Running:
@@ -65,6 +66,13 @@ class Running:
         report that ``status`` shows (docs/protocol.md, "reload").
         """
         systemd.reloading()
+        try:
+            return self._reload(trigger)
+        finally:
+            # Whatever became of it: systemd waits for the end of what has begun.
+            systemd.notify("READY=1")
+
+    def _reload(self, trigger: str) -> dict[str, Any]:
         report: dict[str, Any] = {
             "at": _now(),
             "trigger": trigger,
@@ -77,14 +85,18 @@ class Running:
         watched = watched_paths(self.config)
         try:
             new = load_supported(self.config.path, self._environ)
+            changes = diff(self.config, new)
+            merged = merge_running(self.config, new)
+            renewed = self._take(merged, changes)
         except ConfigInvalid as error:
             report["ok"] = False
             report["rejected"] = [{"key": p.key, "message": p.message} for p in error.problems]
             watched |= error.consulted  # one of these will be mended
+        except Exception as error:  # noqa: BLE001  whoever asked is told, and the daemon goes on
+            self._log.error("reload.crashed", cause=defect(error))
+            report["ok"] = False
+            report["rejected"] = [{"key": "", "message": str(internal(error))}]
         else:
-            changes = diff(self.config, new)
-            merged = merge_running(self.config, new)
-            renewed = self._take(merged, changes)
             self.config = merged
             self.loaded_at = report["at"]
             report["renewed"] = {
@@ -97,7 +109,6 @@ class Running:
         if self._watcher is not None:
             self._watcher.update(watched)
         self._tell(report)
-        systemd.notify("READY=1")
         return report
 
     def _tell(self, report: dict[str, Any]) -> None:

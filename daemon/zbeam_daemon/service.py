@@ -340,8 +340,9 @@ class Service:
         return self._running.reload(trigger)
 
     def _take(self, config: Config, changes: Changes) -> dict[str, tuple[int, int]]:
-        self._broker.clients.limits = config.daemon.clients
+        # First what may fail, so that nothing has changed then.
         renewed = self._upstreams.take(config.upstreams, changes.renew_sessions)
+        self._broker.clients.limits = config.daemon.clients
         for upstream in self._upstreams.current.values():
             self._broker.admit_waiting(upstream)
         self._log.configure(level=config.daemon.log_level, form=config.daemon.log_format)

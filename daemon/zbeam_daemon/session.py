@@ -88,10 +88,10 @@ class Transport:
 
     @classmethod
     def of(cls, settings: UpstreamSettings) -> Transport:
-        """Load the CA file once, for all sessions to come."""
+        """Load the certificates once, for all sessions to come."""
         context = None
         if settings.base_url.startswith("https:"):
-            context = client_context(str(settings.ca_file))
+            context = client_context(settings.ca_text)
         proxy = settings.proxy
         return cls(
             base_url=settings.base_url.rstrip("/"),

@@ -47,9 +47,9 @@ class TLSSocket(ssl.SSLSocket):
         return data
 
 
-def client_context(ca_file: str) -> ssl.SSLContext:
-    """Return a context whose sockets are ``TLSSocket``; loads the CA file once."""
-    context = ssl.create_default_context(cafile=ca_file)
+def client_context(ca_text: str) -> ssl.SSLContext:
+    """Return a context whose sockets are ``TLSSocket``, and which trusts these certificates."""
+    context = ssl.create_default_context(cadata=ca_text)
     context.sslsocket_class = TLSSocket
     return context
 

@@ -8,6 +8,7 @@ import trustme
 
 from support.configs import loaded, problems
 from zbeam_daemon.config.target import check_model, normal_base_url
+from zbeam_daemon.session import Transport
 
 UPSTREAM = "upstream.deepseek"
 
@@ -131,6 +132,18 @@ class TestCaFile:
 
     def test_default_is_a_bundle_that_exists(self, tmp_path: Path) -> None:
         assert loaded(tmp_path).upstreams["deepseek"].ca_file.is_file()
+
+    def test_what_is_trusted_is_what_was_checked(self, tmp_path: Path, pem: Path) -> None:
+        """OpenSSL reads more of a file than of a text: what passed here failed at the start."""
+        crl = "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+        pem.write_text(f"# Főtanúsítvány\n{pem.read_text()}{crl}")
+        line = 'api_key_env = "DEEPSEEK_API_KEY"\nca_file = "ca.pem"'
+        settings = loaded(tmp_path, api_key_env=line).upstreams["deepseek"]
+        pem.unlink()
+        context = Transport.of(settings).context
+        assert context is not None
+        (trusted,) = context.get_ca_certs()
+        assert "trustme" in str(trusted["subject"])
 
     @pytest.mark.parametrize("content", [None, "", "-----BEGIN CERTIFICATE-----\nxx\n", "ü"])
     def test_useless_file_is_refused_at_the_start_not_at_the_first_request(

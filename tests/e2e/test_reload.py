@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +227,72 @@ def test_a_bad_file_changes_nothing_and_mending_it_works(start: Start, kind: str
     wait_until(lambda: last_reload(daemon)["ok"])
     assert tokens(daemon) == 3
     assert daemon.ask(m.Stats())["closed"] == {}  # the sessions lived through all of it
+
+
+class ServiceManager:
+    """Takes systemd's place; ``state`` is what it heard last of a daemon's."""
+
+    def __init__(self, path: Path) -> None:
+        self.environ = {"NOTIFY_SOCKET": str(path)}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self._state = ""
+
+    @property
+    def state(self) -> str:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                name, _, _ = self._socket.recv(4096).decode().partition("=")
+                self._state = name if name != "STATUS" else self._state
+        return self._state
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def manager() -> Iterator[ServiceManager]:
+    with tempfile.TemporaryDirectory(prefix="zb-") as folder:
+        manager = ServiceManager(Path(folder) / "notify")
+        yield manager
+        manager.close()
+
+
+def test_a_ca_file_that_check_calls_good_is_taken(
+    start: Start, standin: Standin, tmp_path: Path
+) -> None:
+    """Beside its certificates it may hold what OpenSSL cannot read: a list of revoked ones."""
+    assert standin.ca_file
+    good = Path(standin.ca_file).read_text()
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(good)
+    daemon = start(base_url=standin.url, warm=0, upstream=f'ca_file = "{ca_file}"')
+    ca_file.write_text(f"{good}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+    assert daemon.zbeamd("check", "--config", str(daemon.config)).returncode == 0
+    assert daemon.ask(m.Reload(), admin=True)["ok"]
+    assert "applied=upstream.deepseek.ca_file" in daemon.wait_for("config.reloaded")[0]
+    assert tokens(daemon) > 0
+    daemon.stop(keep=True)
+    daemon.start()
+    assert tokens(daemon) > 0
+
+
+def test_a_reload_that_fails_by_a_defect_is_refused_and_ends(
+    start: Start, manager: ServiceManager
+) -> None:
+    program = str(Path(__file__).parents[1] / "support" / "broken_daemon.py")
+    daemon = start(warm=0, program=(sys.executable, program), environ=manager.environ)
+    daemon.defective = True
+    wait_until(lambda: manager.state == "READY")
+    before = daemon.ask(m.ShowConfig())
+    daemon.edit("DEEPSEEK_API_KEY", "HOME")
+    answer = daemon.ask(m.Reload(), admin=True)
+    assert answer["ok"] is False
+    assert "defect in zbeamd: ValueError" in answer["rejected"][0]["message"]
+    assert last_reload(daemon)["ok"] is False
+    assert daemon.ask(m.ShowConfig()) == before
+    wait_until(lambda: manager.state == "READY")
 
 
 def test_a_file_that_is_gone_for_a_moment_is_found_again(start: Start) -> None:

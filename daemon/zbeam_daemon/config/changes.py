@@ -52,8 +52,8 @@ def merge_running(old: Config, new: Config) -> Config:
     for path, value in old.values.items():
         if _effect(path) == "restart":
             values[path], origins[path] = value, old.origins[path]
-    digests = {name: upstream.ca_digest for name, upstream in new.upstreams.items()}
-    return build(new.path, values, origins, digests)
+    ca_texts = {name: upstream.ca_text for name, upstream in new.upstreams.items()}
+    return build(new.path, values, origins, ca_texts)
 
 
 def _effect(path: KeyPath) -> str:
@@ -65,4 +65,4 @@ def _new_ca(old: Config, new: Config, path: KeyPath) -> bool:
     """A CA file that was replaced in place keeps its path, but not what it trusts."""
     if path[0] != "upstream" or path[2:] != ("ca_file",):
         return False
-    return old.upstreams[path[1]].ca_digest != new.upstreams[path[1]].ca_digest
+    return old.upstreams[path[1]].ca_text != new.upstreams[path[1]].ca_text

@@ -102,7 +102,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     loading.resolve(raw)
     if checked.problems:
         raise ConfigInvalid(path, checked.problems, {path, *loading.consulted})
-    return build(path, checked.values, loading.origins, loading.digests)
+    return build(path, checked.values, loading.origins, loading.ca_texts)
 
 
 def load_supported(path: Path, environ: Mapping[str, str]) -> Config:

@@ -27,15 +27,15 @@ from zbeam_shared import curve
 class Resolver:
     """Resolves one configuration in place; relative paths start at ``folder``.
 
-    ``origins`` says where each value is from, ``digests`` holds the SHA-256 of each upstream's CA
-    file, ``consulted`` the files that were looked at.
+    ``origins`` says where each value is from, ``ca_texts`` what stands in each upstream's CA
+    file, ``consulted`` which files were looked at.
     """
 
     folder: Path
     environ: Mapping[str, str]
     checked: Checked
     origins: dict[KeyPath, str] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
+    ca_texts: dict[str, str] = field(default_factory=dict)
     consulted: set[Path] = field(default_factory=set)
 
     def resolve(self, raw: Mapping[str, object]) -> None:
@@ -140,12 +140,12 @@ class Resolver:
         if configured is not None:
             self.consulted.add(configured)
         try:
-            path, origin, digest = target.resolve_ca(configured, self.environ)
+            path, origin, text = target.resolve_ca(configured, self.environ)
         except target.TargetError as error:
             self.checked.report(at, str(error))
             return
         self.checked.values[at], self.origins[at] = path, origin
-        self.digests[here[1]] = digest
+        self.ca_texts[here[1]] = text
 
     def _proxy(self, here: KeyPath, base_url: str) -> None:
         at = (*here, "proxy")

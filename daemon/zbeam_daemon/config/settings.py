@@ -163,7 +163,8 @@ class Prices:
 class UpstreamSettings:
     """One API. ``proxy`` None: connect directly; it may hold a password, so it is not in repr.
 
-    ``key_origin`` is "environment NAME" or the path of a file.
+    ``key_origin`` is "environment NAME" or the path of a file. ``ca_text`` is what was found in
+    ``ca_file`` and checked, in PEM.
     """
 
     name: str
@@ -171,7 +172,7 @@ class UpstreamSettings:
     api_key: Secret
     key_origin: str
     ca_file: Path
-    ca_digest: str
+    ca_text: str = field(repr=False)
     proxy: str | None = field(repr=False)
     generation: GenerationSettings
     pool: PoolSettings
@@ -234,7 +235,7 @@ def daemon_settings(values: Values) -> DaemonSettings:
 
 
 def upstream_settings(
-    values: Values, name: str, *, key_origin: str, ca_digest: str
+    values: Values, name: str, *, key_origin: str, ca_text: str
 ) -> UpstreamSettings:
     """Build one ``[upstream.NAME]`` from checked and resolved values."""
     here = ("upstream", name)
@@ -253,7 +254,7 @@ def upstream_settings(
         api_key=table["api_key"],
         key_origin=key_origin,
         ca_file=table["ca_file"],
-        ca_digest=ca_digest,
+        ca_text=ca_text,
         proxy=None if table["proxy"] == "off" else table["proxy"],
         generation=GenerationSettings(**section(values, (*here, "generation"))),
         pool=PoolSettings(**pool, learn_idle_limit=learn),
@@ -279,9 +280,9 @@ def build(
     path: Path,
     values: Values,
     origins: Mapping[KeyPath, str],
-    ca_digests: Mapping[str, str],
+    ca_texts: Mapping[str, str],
 ) -> Config:
-    """Make a Config from values that are checked and resolved; ``ca_digests`` by upstream."""
+    """Make a Config from values that are checked and resolved; ``ca_texts`` by upstream."""
     return Config(
         path=path,
         version=CONFIG_VERSION,
@@ -292,9 +293,9 @@ def build(
                     values,
                     name,
                     key_origin=origins["upstream", name, "api_key"],
-                    ca_digest=ca_digest,
+                    ca_text=ca_text,
                 )
-                for name, ca_digest in ca_digests.items()
+                for name, ca_text in ca_texts.items()
             }
         ),
         origins=MappingProxyType(dict(origins)),

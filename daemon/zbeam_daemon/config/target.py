@@ -5,7 +5,6 @@ the environment says at that moment.
 """
 
 import base64
-import hashlib
 import ipaddress
 import os
 import re
@@ -189,24 +188,25 @@ def proxy_secrets(url: str | None) -> tuple[str, ...]:
 
 
 def resolve_ca(configured: Path | None, environ: Mapping[str, str]) -> tuple[Path, str, str]:
-    """Return the CA file, where it was named, and the SHA-256 of its content.
+    """Return the CA file, where it was named, and its text, for ``cadata`` of an SSL context.
 
+    It is read this once: what is trusted is what was checked, whatever becomes of the file.
     Raises TargetError when it is missing or holds no PEM certificate.
     """
     if configured is not None:
-        return configured, "file", _check_ca(configured, str(configured))
+        return configured, "file", _read_ca(configured, str(configured))
     for variable in _CA_VARIABLES:
         if environ.get(variable):
             path = Path(environ[variable]).absolute()
             named = f"{path}, named by the environment variable {variable},"
-            return path, f"environment {variable}", _check_ca(path, named)
+            return path, f"environment {variable}", _read_ca(path, named)
     import certifi
 
     path = Path(certifi.where())
-    return path, "default", hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, "default", _plain(path.read_bytes())
 
 
-def _check_ca(path: Path, named: str) -> str:
+def _read_ca(path: Path, named: str) -> str:
     import ssl
 
     try:
@@ -215,7 +215,12 @@ def _check_ca(path: Path, named: str) -> str:
         hint = ": name one PEM file with certificates" if os.path.isdir(path) else ""  # noqa: PTH112
         raise TargetError(f"{named} {error}{hint}") from None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_plain(data))
     except (ssl.SSLError, ValueError):
         raise TargetError(f"{named} holds no PEM certificates that can be read") from None
-    return hashlib.sha256(data).hexdigest()
+    return _plain(data)
+
+
+def _plain(pem: bytes) -> str:
+    # In comments, names of authorities are in any script; in a certificate it spoils it still.
+    return pem.decode("ascii", "backslashreplace")
