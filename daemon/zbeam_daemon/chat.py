@@ -16,7 +16,6 @@ from zbeam_daemon.config.target import check_model, has_beta
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.record import JsonMap
 
-ROLES = ("system", "user", "assistant", "tool")
 MAX_MODEL = 200
 """Characters in a model's name, which is kept and shown in many places."""
 

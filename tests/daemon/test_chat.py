@@ -107,6 +107,11 @@ def test_messages_of_the_wrong_shape_are_refused(
     assert "messages" in refused({"messages": messages}).message
 
 
+def test_a_role_that_the_api_may_know_is_passed_on(upstream: UpstreamSettings) -> None:
+    messages = [{"role": "developer", "content": "Be brief."}, *ASK]
+    assert sent(prepare({"messages": messages}, upstream))["messages"] == messages
+
+
 def test_the_bad_message_is_named(refused: Callable[[dict[str, Any]], ZbeamError]) -> None:
     error = refused({"messages": [*ASK, {"role": 5}]})
     assert error.message.startswith("messages[1]")
