@@ -145,7 +145,6 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
     "bool": (bool,),
-    "bytes": (bytes,),
 }
 
 

@@ -61,12 +61,12 @@ def pack(message: Record, request_id: bytes, *, max_body: int = MAX_BODY) -> lis
     return [VERSION, _NAMES[type(message)], request_id, body]
 
 
-def unpack_request(frames: Sequence[bytes], *, max_body: int = MAX_BODY) -> tuple[bytes, Record]:
+def unpack_request(frames: Sequence[bytes]) -> tuple[bytes, Record]:
     """Read a client's message, strictly; returns (request id, message).
 
     Raises ``ProtocolError``.
     """
-    return _unpack(frames, CLIENT_TYPES, strict=True, max_body=max_body)
+    return _unpack(frames, CLIENT_TYPES, strict=True, max_body=MAX_BODY)
 
 
 def unpack_answer(frames: Sequence[bytes]) -> tuple[bytes, Record]:

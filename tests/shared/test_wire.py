@@ -177,11 +177,12 @@ def test_a_daemons_message_is_not_taken_from_a_client_nor_the_other_way() -> Non
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
-    exact = wire.pack(m.Generate(chat={"x": "y" * 100}), ID)
-    size = len(exact[3])
-    assert wire.unpack_request(exact, max_body=size)[0] == ID
+    frame = len(wire.pack(m.Generate(chat={"x": "y" * 70_000}), ID)[3]) - 70_000
+    exact = wire.pack(m.Generate(chat={"x": "y" * (wire.MAX_BODY - frame)}), ID)
+    assert len(exact[3]) == wire.MAX_BODY
+    assert wire.unpack_request(exact)[0] == ID
     with pytest.raises(ProtocolError) as caught:
-        wire.unpack_request([*exact[:3], b"\xc1" * (size + 1)], max_body=size)
+        wire.unpack_request([*exact[:3], b"\xc1" * (wire.MAX_BODY + 1)])
     assert (caught.value.code, caught.value.request_id) == ("too_large", ID)
     assert caught.value.hint
 
