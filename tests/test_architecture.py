@@ -7,6 +7,7 @@ client is kept thin; each third-party library is known to as few modules as poss
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ POLICY = [
     "zbeam_daemon.backoff",
     "zbeam_daemon.breaker",
     "zbeam_daemon.ceiling",
+    "zbeam_daemon.chat",
     "zbeam_daemon.clearance",
     "zbeam_daemon.clients",
     "zbeam_daemon.clocks",
@@ -46,6 +48,7 @@ POLICY = [
     "zbeam_daemon.pooled",
     "zbeam_daemon.prices",
     "zbeam_daemon.rate",
+    "zbeam_daemon.refusal",
     "zbeam_daemon.retry",
     "zbeam_daemon.silence",
     "zbeam_daemon.sse",
@@ -88,6 +91,8 @@ KNOWN_TO = {
     "yaml": {"zbeam_client.content.documents"},
     "jsonschema": {"zbeam_client.content.schemas"},
 }
+
+PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 LONGEST = 360
 LONGER = {
@@ -199,6 +204,23 @@ def test_of_the_daemon_only_its_commands_start_the_standin() -> None:
         if not within(name, own) and any(within(m, own) for m in imports_of(name))
     }
     assert users <= {"zbeam_daemon.main"}
+
+
+def listed(head: str) -> list[str]:
+    """The modules in the table of docs/architecture.md that begins so."""
+    (table,) = re.findall(rf"^\| {re.escape(head)} \|.*\n((?:\|.*\n)+)", PAGE, flags=re.M)
+    cells = [row.split("|")[1] for row in table.splitlines()]
+    return [name for cell in cells for name in re.findall(r"`(\w+)\.py`", cell)]
+
+
+def test_the_page_calls_policy_what_is_held_to_it_and_leaves_no_module_out() -> None:
+    policy, others, config = (listed(head) for head in ("policy (pure)", "I/O", "`config/`"))
+    held = [name.removeprefix("zbeam_daemon.") for name in POLICY if within(name, "zbeam_daemon")]
+    assert sorted(policy) == sorted(name for name in held if "." not in name)
+    there = [path.stem for path in PACKAGES["zbeam_daemon"].glob("[!_]*.py")]
+    assert sorted(policy + others) == sorted(there)
+    there = [path.stem for path in PACKAGES["zbeam_daemon"].glob("config/[!_]*.py")]
+    assert sorted(config) == sorted(there)
 
 
 @pytest.mark.parametrize("package", POLICY)

@@ -11,7 +11,8 @@ from typing import Any
 from zbeam_daemon.answer import bad_response, decode_json, sendable
 from zbeam_daemon.live_sessions import LiveSessions
 from zbeam_daemon.refusal import explain
-from zbeam_daemon.session import ExchangeError, Session
+from zbeam_daemon.retry import ExchangeError
+from zbeam_daemon.session import Session
 from zbeam_daemon.shared_call import SharedCall
 from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError

@@ -18,7 +18,8 @@ from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.direct import ANSWER_S, Direct
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reload import Running
-from zbeam_daemon.session import ExchangeError, Transport
+from zbeam_daemon.retry import ExchangeError
+from zbeam_daemon.session import Transport
 from zbeam_daemon.shared_call import SharedCall
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.upstreams import Upstreams

@@ -19,8 +19,8 @@ from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.config.target import masked_url
 from zbeam_daemon.connection import Steps
 from zbeam_daemon.refusal import explain
-from zbeam_daemon.retry import SENT
-from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_daemon.retry import SENT, ExchangeError
+from zbeam_daemon.session import Session, Transport
 from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.checks import Check
 

@@ -21,7 +21,8 @@ from zbeam_daemon.history import History
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reading import ANSWER_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
-from zbeam_daemon.session import ExchangeError, Response
+from zbeam_daemon.retry import ExchangeError
+from zbeam_daemon.session import Response
 from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
 from zbeam_daemon.upstream import Upstream
@@ -240,7 +241,7 @@ class Generation:
                     reader.error_body(response),
                     key_origin=self.upstream.settings.key_origin,
                 )
-                wait = retry_after(response.headers)
+                wait = retry_after(response.headers, time.time())
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable and not self._fresh:
                 lease.release()

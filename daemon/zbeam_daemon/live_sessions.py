@@ -22,8 +22,8 @@ from zbeam_daemon.counters import Trouble
 from zbeam_daemon.log import Log
 from zbeam_daemon.pool import Pool
 from zbeam_daemon.pooled import Closing, PooledSession
-from zbeam_daemon.retry import CONNECTING
-from zbeam_daemon.session import ExchangeError, Session, Transport
+from zbeam_daemon.retry import CONNECTING, ExchangeError
+from zbeam_daemon.session import Session, Transport
 from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
 

@@ -11,8 +11,8 @@ import gevent
 from zbeam_daemon.answer import bad_response
 from zbeam_daemon.clocks import Clocks
 from zbeam_daemon.config.settings import TimeoutSettings
-from zbeam_daemon.retry import ANSWERED
-from zbeam_daemon.session import ExchangeError, Response
+from zbeam_daemon.retry import ANSWERED, ExchangeError
+from zbeam_daemon.session import Response
 from zbeam_daemon.sse import EventParser, EventTooLong
 from zbeam_daemon.within import TimeUp, within
 

@@ -7,14 +7,12 @@ same for nearly all of them, and its content type is not to be trusted.
 from __future__ import annotations
 
 import email.utils
-import time
 from collections.abc import Mapping
 
 from zbeam_daemon.answer import decode_json
 from zbeam_daemon.breaker import Refusal
 from zbeam_daemon.config.keys import ENVIRONMENT
-from zbeam_daemon.retry import CONNECTING
-from zbeam_daemon.session import ExchangeError
+from zbeam_daemon.retry import CONNECTING, ExchangeError
 from zbeam_shared.errors import ZbeamError
 
 MAX_MESSAGE = 500
@@ -111,11 +109,11 @@ def internal(error: BaseException) -> ZbeamError:
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that a Retry-After header asks for; None without a usable one.
 
-    A date counts from the response's own ``Date``: our clock may be wrong, and one that is an hour
-    slow would hold everybody for an hour.
+    A date counts from the response's own ``Date``, without one from ``now`` (Unix time): our clock
+    may be wrong, and one that is an hour slow would hold everybody for an hour.
     """
     value = headers.get("Retry-After")
     if value is None:
@@ -125,7 +123,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         try:
             date = headers.get("Date")
-            seconds = _unix(value) - (time.time() if date is None else _unix(date))
+            seconds = _unix(value) - (now if date is None else _unix(date))
         except (TypeError, ValueError, OverflowError):
             return None
     return seconds if 0 <= seconds < 86_400 else None

@@ -18,6 +18,37 @@ SENT = "sent"  # fully sent, not one byte of a response
 ANSWERED = "answered"  # a response has begun
 
 
+class ExchangeError(Exception):
+    """An exchange with the upstream broke.
+
+    ``phase`` is one of those above. ``lost`` tells a connection that the peer closed or reset
+    from others, ``silent`` one that the kernel gave up because nothing came. ``verify_code`` is
+    OpenSSL's reason when the peer's certificate could not be verified, which no retry mends, else
+    None. The text names the cause in plain words.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        phase: str,
+        lost: bool,
+        silent: bool = False,
+        verify_code: int | None = None,
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.verify_code = verify_code
+        self.phase = phase
+        self.lost = lost
+        self.silent = silent
+
+    @property
+    def certificate(self) -> bool:
+        """Whether the peer's certificate was refused."""
+        return self.verify_code is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How an attempt failed.

@@ -29,7 +29,7 @@ from zbeam_daemon.connection import (
     end_by,
 )
 from zbeam_daemon.framing import BodyDecoder, FramingError
-from zbeam_daemon.retry import ANSWERED, CONNECTING
+from zbeam_daemon.retry import ANSWERED, CONNECTING, ExchangeError
 from zbeam_daemon.tls import client_context, is_silence, pending_error
 from zbeam_shared import __version__
 
@@ -40,37 +40,6 @@ USER_AGENT = f"zbeam/{__version__}"
 
 _FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, FramingError,
             http.client.HTTPException, ValueError)  # fmt: skip
-
-
-class ExchangeError(Exception):
-    """An exchange with the upstream broke.
-
-    ``phase`` is one of ``retry``'s. ``lost`` tells a connection that the peer closed or reset
-    from others, ``silent`` one that the kernel gave up because nothing came. ``verify_code`` is
-    OpenSSL's reason when the peer's certificate could not be verified, which no retry mends, else
-    None. The text names the cause in plain words.
-    """
-
-    def __init__(
-        self,
-        cause: str,
-        *,
-        phase: str,
-        lost: bool,
-        silent: bool = False,
-        verify_code: int | None = None,
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.verify_code = verify_code
-        self.phase = phase
-        self.lost = lost
-        self.silent = silent
-
-    @property
-    def certificate(self) -> bool:
-        """Whether the peer's certificate was refused."""
-        return self.verify_code is not None
 
 
 @dataclass(frozen=True, slots=True)
