@@ -7,7 +7,6 @@ daemon does not.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,6 +17,7 @@ import gevent.pywsgi
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.registry import Collector
 
+from zbeam_daemon.config.target import is_loopback
 from zbeam_daemon.log import Log, defect
 from zbeam_shared.errors import ZbeamError
 
@@ -62,7 +62,7 @@ class Exporter:
                 f"cannot serve metrics at {self._address}: {error.strerror or error}",
                 hint="choose another address for daemon.metrics, or end what uses this one",
             ) from None
-        if not _is_loopback(host):
+        if not is_loopback(host):
             log.warning("metrics.exposed", address=self._address, fix="keep it behind a firewall")
 
     def start(self) -> None:
@@ -131,10 +131,3 @@ def _say(start_response: _Start, status: str, text: str, **headers: str) -> list
 
 def _last_words(body: bytes) -> list[tuple[str, str]]:
     return [("Content-Length", str(len(body))), ("Connection", "close")]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

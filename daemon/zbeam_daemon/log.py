@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import select
-import time
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,8 +64,7 @@ class Log:
     def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
         if self._dropped:
             fields = {"lines_dropped_before": self._dropped, **fields}
-        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
-        now = now.replace("+00:00", "Z")
+        now = utc_now()
         if self._json:
             line = _json_line({"time": now, "level": level, "event": event}, fields)
         else:
@@ -143,6 +141,11 @@ def _cut(value: object, length: int) -> object:
         return value
     text = str(value)
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def utc_now(precision: str = "milliseconds") -> str:
+    """Return the time in UTC as text, as every line of the log begins."""
+    return datetime.now(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def defect(error: BaseException, frames: int = 1) -> str:

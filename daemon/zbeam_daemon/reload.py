@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import gevent
@@ -20,7 +19,7 @@ from zbeam_daemon.config.load import (
     watched_paths,
 )
 from zbeam_daemon.config.watcher import Watcher
-from zbeam_daemon.log import Log, defect
+from zbeam_daemon.log import Log, defect, utc_now
 from zbeam_daemon.refusal import internal
 
 
@@ -39,7 +38,7 @@ class Running:
         take: Callable[[Config, Changes], dict[str, tuple[int, int]]],
     ) -> None:
         self.config = config
-        self.loaded_at = _now()
+        self.loaded_at = utc_now()
         self.last_reload: dict[str, Any] | None = None
         self.reloads: Counter[str] = Counter()  # those with news, "ok" and "refused"
         self._environ = environ
@@ -74,7 +73,7 @@ class Running:
 
     def _reload(self, trigger: str) -> dict[str, Any]:
         report: dict[str, Any] = {
-            "at": _now(),
+            "at": utc_now(),
             "trigger": trigger,
             "ok": True,
             "applied": [],
@@ -156,7 +155,3 @@ class News:
         if self._waiting:
             self._waiting.clear()
             gevent.spawn(self._act)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import zmq
@@ -23,7 +22,7 @@ from zbeam_daemon.config.keys import KeySourceError
 from zbeam_daemon.config.settings import RemoteSettings
 from zbeam_daemon.config.watcher import Watcher
 from zbeam_daemon.floodgate import Floodgate, listen
-from zbeam_daemon.log import Log
+from zbeam_daemon.log import Log, utc_now
 from zbeam_daemon.reload import News
 from zbeam_daemon.router import Router
 from zbeam_shared.errors import ZbeamError
@@ -159,7 +158,7 @@ class Remote:
 
     def _note_stranger(self, key: str, address: str) -> None:
         self.strangers += 1
-        at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        at = utc_now("seconds")
         self._last_stranger = {"key": key, "address": address, "at": at}
         now = time.monotonic()
         if now - self._logged_at >= STRANGERS_LOG_S:
