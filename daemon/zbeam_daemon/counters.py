@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from zbeam_daemon.lately import Lately
 from zbeam_daemon.latency import Latency
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.messages import Outcome
+from zbeam_shared.messages import PHASES, Outcome
 
-PHASES = ("queue", "connect", "first_token", "total")
-"""The phases that are timed, named as in a request's ``timings_ms``."""
 MAX_FAMILIES = 100
 """Model families whose 429s are counted apart; names may come from callers. The rest: "other"."""
 _PRIVATE = ("invalid_parameters", "content_filter", "breaker_open", "deadline_exceeded")

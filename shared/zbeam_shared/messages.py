@@ -51,6 +51,10 @@ class Timings(Record):
     total: float = 0.0
 
 
+PHASES = tuple(Timings.FIELDS)
+"""What is timed of a request."""
+
+
 class Outcome(Record):
     """What is known of a request when it has ended, however it ended."""
 

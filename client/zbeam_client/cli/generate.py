@@ -18,11 +18,11 @@ from zbeam_client.request import GenerationRequest
 from zbeam_client.stream import Stream
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import Outcome
+from zbeam_shared.models import EFFORTS
 
 if TYPE_CHECKING:
     from zbeam_client.files import AtomicFile
 
-EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 CONTENT = (
     *("material", "category", "all", "components", "data", "out", "pattern", "jobs"),
     *("resume", "overwrite", "dry_run"),

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from zbeam_client.cli import output, status
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import PHASES
 
 NAME_WIDTH = 24
 _TROUBLE = "bold red"
@@ -147,7 +148,7 @@ def _latency(one: dict[str, Any]) -> list[str]:
     found = one.get("latency_ms", {})
     return [
         "/".join(_milliseconds(found.get(phase, {}).get(name)) for name in ("p50", "p99"))
-        for phase in status.PHASES
+        for phase in PHASES
     ]
 
 

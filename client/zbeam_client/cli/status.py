@@ -11,8 +11,8 @@ from zbeam_client.cli.daemon import describe_reload
 from zbeam_client.cli.options import Settings, with_common
 from zbeam_shared.balance import entries, suffices
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.messages import PHASES
 
-PHASES = ("queue", "connect", "first_token", "total")
 LEDGER = ("requests", "hit", "miss", "output", "reasoning")
 MODEL_WIDTH = 22
 CLIENT_WIDTH = 40

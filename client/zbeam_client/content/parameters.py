@@ -11,9 +11,9 @@ from typing import Any
 
 from zbeam_client.content.names import suggestion
 from zbeam_client.content.problems import Place, kind_of
+from zbeam_shared.models import EFFORTS
 
 MAX_TOKENS = 393_216
-_EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 
 
 def check_parameters(found: Any, place: Place) -> dict[str, Any]:
@@ -96,7 +96,7 @@ _CHECKS: dict[str, Callable[[Any], _Checked]] = {
     "frequency_penalty": _number(-2, 2),
     "stop": _stop,
     "thinking": _typed("enabled", "disabled"),
-    "reasoning_effort": _one_of(*_EFFORTS),
+    "reasoning_effort": _one_of(*EFFORTS),
     "response_format": _typed("text", "json_object"),
     "model": _text,
 }
