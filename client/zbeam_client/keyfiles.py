@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 
 from zbeam_shared import curve
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.files import UnreadableError, read_small
 
 
 def client_key_file(environ: Mapping[str, str]) -> str:
@@ -32,22 +32,18 @@ def read_key(path: str, kind: curve.Kind, *, missing: str) -> str:
     """
     mask = 0o077 if kind == "secret" else 0o022
     try:
-        # O_NONBLOCK: opening a pipe that has no writer would hang.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            mode = os.fstat(fd).st_mode
-            data = os.read(fd, curve.MAX_KEY_FILE) if stat.S_ISREG(mode) else b""
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        raise ZbeamError("config_invalid", f"there is no {kind} key {path}", hint=missing) from None
-    except OSError as error:
-        raise ZbeamError("config_invalid", f"cannot read {path}: {error.strerror}") from None
+        data, info = read_small(path, curve.MAX_KEY_FILE)
+    except UnreadableError as error:
+        if error.missing:
+            text, hint = f"there is no {kind} key {path}", missing
+        else:
+            text, hint = f"{path} {error}", ""
+        raise ZbeamError("config_invalid", text, hint=hint) from None
     try:
         key = curve.parse(data.decode("ascii", "replace"), kind).key
     except curve.KeyTextError as error:  # before its mode: a public key may well be open to all
         raise ZbeamError("config_invalid", f"{path} {error}", hint=missing) from None
-    if mode & mask:
+    if info.st_mode & mask:
         what, fix = ("read or change", "go-rwx") if kind == "secret" else ("change", "go-w")
         raise ZbeamError("not_allowed", f"others can {what} {path}", hint=f"chmod {fix} {path}")
     return key

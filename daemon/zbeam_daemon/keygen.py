@@ -9,11 +9,11 @@ from pathlib import Path
 
 import zmq
 
-from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.keys import KeySourceError, expand
 from zbeam_daemon.config.load import MAX_BYTES
 from zbeam_shared import curve
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.files import UnreadableError, read_small
 
 DEFAULT_KEY = "server.key"
 DEFAULT_CLIENTS = "clients"

@@ -157,7 +157,7 @@ class TestSources:
         (tmp_path / "folder").mkdir()
         for name in ("pipe", "folder"):
             found = problems(tmp_path, api_key_env=f'api_key_file = "{name}"')
-            assert "is not a file" in found[f"{UPSTREAM}.api_key_file"]
+            assert "is not a regular file" in found[f"{UPSTREAM}.api_key_file"]
 
     @pytest.mark.parametrize(
         "text", ["", " \n", f"{KEY}\n{KEY}\n", f"{KEY} x", f"\ufeff{KEY}", "schlüssel"]

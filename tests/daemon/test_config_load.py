@@ -198,7 +198,7 @@ class TestUnusableFiles:
         [
             (b"a = \n", "is not valid TOML: Invalid value (at line 1"),
             (b"ok = 1\n\xff\n", "is not UTF-8 text (line 2)"),
-            (b"# " + b"x" * 1024 * 1024, "is larger than 1024 KiB"),
+            (b"# " + b"x" * 1024 * 1024, "has more than 1,048,576 bytes"),
             (b"a = " + b"[" * 100_000, "is nested too deeply"),
         ],
     )

@@ -145,9 +145,9 @@ def _files(path: str) -> Iterator[str]:
 def _check(path: str, known: dict[str, Checks], component: str | None) -> Checked:
     from zbeam_client.content.checks import check_file
     from zbeam_client.content.components import FORBIDDEN
-    from zbeam_client.content.documents import Unreadable
     from zbeam_client.content.model import Checks
-    from zbeam_client.content.reading import read_bytes
+    from zbeam_client.content.reading import MAX_CONTENT
+    from zbeam_shared.files import UnreadableError, read_small
 
     # Not further up: a home folder may be called text.
     folders = reversed(Path(path).absolute().parent.parts[-_LEVELS:])
@@ -159,9 +159,7 @@ def _check(path: str, known: dict[str, Checks], component: str | None) -> Checke
         checks = Checks(form=SUFFIXES.get(suffix, "text"), forbidden=FORBIDDEN)
     shown = click.format_filename(path)
     try:
-        problems = check_file(read_bytes(path), checks).problems
-    except Unreadable as error:
+        problems = check_file(read_small(path, MAX_CONTENT)[0], checks).problems
+    except UnreadableError as error:
         problems = (f"the file {error}",)
-    except OSError as error:
-        problems = (f"cannot be read: {error.strerror}",)
     return Checked(shown, name, checks.form, problems)

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 from zbeam_client.content import staging
 from zbeam_client.content.checks import Verdict, check_file
-from zbeam_client.content.documents import Unreadable
 from zbeam_client.content.manifest import FOLDER as MANIFEST_FOLDER
 from zbeam_client.content.manifest import Entry, Manifest
 from zbeam_client.content.model import Outside, Plan, Task
 from zbeam_client.content.problems import listed
-from zbeam_client.content.reading import read_bytes
+from zbeam_client.content.reading import MAX_CONTENT
 from zbeam_client.content.resume import Decision, decide, owner_of
 from zbeam_client.content.work import Result
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.files import UnreadableError, read_small
 
 
 class Seen(NamedTuple):
@@ -117,12 +117,10 @@ def read_dependency(file: Outside) -> dict[str, Any]:
 
 def _read(path: str) -> bytes | None:
     try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except Unreadable as error:
+        return read_small(path, MAX_CONTENT)[0]
+    except UnreadableError as error:
+        if error.missing:
+            return None
         raise ValueError(f"{path} {error}") from None
 
 

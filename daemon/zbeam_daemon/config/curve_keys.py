@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.keys import CREDENTIALS, KeySourceError, Secret, read_private
 from zbeam_shared import curve
+from zbeam_shared.files import UnreadableError, read_small
 
 SUFFIX = ".key"
 ALL_KEYS = f"*{SUFFIX}"

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import NoReturn, SupportsIndex
 
-from zbeam_daemon.config.files import UnreadableError, read_small
+from zbeam_shared.files import UnreadableError, read_small
 from zbeam_shared.mask import masked
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from zbeam_daemon.config import curve_keys, target
 from zbeam_daemon.config.changes import Changes, diff, merge_running
-from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.keys import Secret, home
 from zbeam_daemon.config.kinds import Value
 from zbeam_daemon.config.resolve import Resolver
 from zbeam_daemon.config.schema import CONFIG_VERSION, KEYS, KeyPath, dotted, matches
 from zbeam_daemon.config.settings import Config, build
 from zbeam_daemon.config.validate import Problem, validate
+from zbeam_shared.files import UnreadableError, read_small
 
 __all__ = [
     "Changes",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from zbeam_daemon.config.files import UnreadableError, read_small
+from zbeam_shared.files import UnreadableError, read_small
 from zbeam_shared.models import RETIRED
 
 DEEPSEEK_HOST = "api.deepseek.com"

@@ -13,11 +13,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from zbeam_daemon.config.files import UnreadableError, read_small
 from zbeam_daemon.config.load import MAX_BYTES, ConfigInvalid
 from zbeam_daemon.config.schema import Key, KeyPath, dotted
 from zbeam_daemon.config.template import CLIENT_EXAMPLE, examples, meaning, tables
 from zbeam_daemon.config.validate import Problem
+from zbeam_shared.files import UnreadableError, read_small
 
 CLIENTS: KeyPath = ("daemon", "clients")
 _COMMENTED_KEY = re.compile(r"\s*#[#\s]*([^\s=#][^=]*?)\s*=")
