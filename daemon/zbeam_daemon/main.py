@@ -36,7 +36,7 @@ Exit status:
     1  check --upstream: an upstream cannot be used
     2  wrong usage
    75  run: another daemon serves this endpoint
-   77  not allowed: the socket's folder is not safe, or the API refuses the key
+   77  not allowed: the socket's folder is not safe, or the key is refused
    78  the configuration is wrong, or the endpoint cannot be used
 """
 
