@@ -552,6 +552,31 @@ def plan_of_with(out: Path, material: str, component: str) -> Any:
 # ---- places that cannot be written ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("what", ["", ".zbeam"])
+def test_a_folder_that_goes_in_mid_run_ends_the_run_and_what_it_pays(
+    start: Start, standin: Standin, out: Path, tmp_path: Path, what: str
+) -> None:
+    """Exit status 0 would say that files are there which are not."""
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.005\n{ANSWERS}")
+    daemon = start()
+    args = arguments(out, "--all", "--jobs", "4", components="frontmatter")
+    manifest = out / ".zbeam" / "manifest.jsonl"
+    with started(daemon, "--json", *args) as process:
+        wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 5)
+        (out / what).rename(tmp_path / "away")
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    report = json.loads(stdout)
+    assert (process.returncode, report["ok"]) == (1, False)
+    assert report["stopped"].startswith(f"cannot write {out}")
+    assert report["stopped"] in stderr.decode()
+    assert b"cannot write the report" in stderr
+    assert not (out / what).exists()
+    assert report["total"]["made"] < 58
+    assert len(standin.events("request")) <= report["total"]["made"] + 4
+    # What was paid for and had no place any more is told as text.
+    assert all(item["text"].startswith("---") for item in report["failed"])
+
+
 def test_a_report_that_cannot_be_written_is_not_said_to_be_there(
     start: Start, standin: Standin, out: Path
 ) -> None:

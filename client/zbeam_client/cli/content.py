@@ -157,7 +157,7 @@ def generate_content(
                 number = asyncio.run(_carry_out(plan, run_settings, manifest, report, teller))
             finally:
                 report.end()
-                written = _write(report)
+                written = _write(report, manifest)
     print_report(settings, report, written=written)
     if number:
         output.warn("interrupted; --resume goes on from here")
@@ -273,8 +273,9 @@ def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | Non
     return replace(work, model=defaults.model, upstream=defaults.upstream)
 
 
-def _write(report: Report) -> bool:
+def _write(report: Report, manifest: Manifest) -> bool:
     try:
+        manifest.require_place()  # what is there now may be another run's
         report.write()
     except OSError as error:
         name = os.fspath(error.filename or report.out)

@@ -53,6 +53,7 @@ class Manifest:
         self.out = out
         self.folder = out / FOLDER
         self.path = self.folder / "manifest.jsonl"
+        self._lock_path = self.folder / "lock"
         self.spoiled = 0
         """Lines that could not be read, a torn last one apart."""
         self._entries: dict[str, Entry] = {}
@@ -98,6 +99,22 @@ class Manifest:
         """Yield all that is known, by the files' paths."""
         for name, entry in self._entries.items():
             yield self.out / name, entry
+
+    def require_place(self) -> None:
+        """Raise ``OSError`` unless lock and manifest are still what their paths lead to.
+
+        Those of a folder that was removed or moved go on to exist for this run alone: what it
+        makes is lost, and another run may hold the lock of a new folder.
+        """
+        for file, path in ((self._lock_file, self._lock_path), (self._file, self.path)):
+            try:
+                there = path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                there = None
+            if there is None or not os.path.samestat(there, os.fstat(file)):
+                raise OSError(
+                    errno.ESTALE, "it was removed or replaced during this run", os.fspath(path)
+                )
 
     def add(self, path: Path, entry: Entry, facts: dict[str, Any]) -> None:
         """Remember a file, on the disk. Raises ``OSError``; nothing is remembered then."""
@@ -162,7 +179,7 @@ class Manifest:
         os.fsync(self._file)
 
     def _take_lock(self) -> None:
-        self._lock_file = _open_plain(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        self._lock_file = _open_plain(self._lock_path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

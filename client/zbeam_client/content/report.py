@@ -120,9 +120,9 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Tell whether every file is good."""
+        """Tell whether every file is good, and still where it belongs as far as that is known."""
         row = self.total
-        return row.made + row.skipped + row.kept == row.total
+        return not self.stopped and row.made + row.skipped + row.kept == row.total
 
     def per_minute(self) -> float | None:
         """Return items made in a minute, once there is something to go by."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from zbeam_client.aio import AsyncClient
@@ -89,6 +90,8 @@ class Run:
         for problem in done:
             if isinstance(problem, Exception):
                 raise problem
+        # With the last file written nobody else would notice that it has gone again.
+        self._is_lost()
 
     def interrupt(self) -> None:
         """Begin nothing more and cancel what runs, upstream too; what is being written is."""
@@ -146,6 +149,8 @@ class Run:
                 return
         except (OSError, ValueError) as error:
             self._fail(task, "bad_request", str(error))
+            return
+        if self._is_lost():
             return
         result = await self._produce(client, task, parsed)
         if result.fatal and self.report.stopped:
@@ -224,7 +229,7 @@ class Run:
                 cancelled = True
         problem = writing.exception()
         if isinstance(problem, OSError):
-            reason = f"cannot write {problem.filename or task.path}: {problem.strerror}"
+            reason = _unwritable(problem, task.path)
             self._fail(task, "internal", reason, result, result.text)
             # A folder that cannot be written will not take the next file either.
             self._stop(reason)
@@ -237,6 +242,15 @@ class Run:
             self._end(task, "made", "", result.fields)
         if cancelled:
             raise asyncio.CancelledError
+
+    def _is_lost(self) -> bool:
+        """Tell whether the output folder has gone, and stop then: no answer could be kept."""
+        try:
+            self._store.require_place()
+        except OSError as error:
+            self._stop(_unwritable(error, self.report.out))
+            return True
+        return False
 
     # ---- ends ---------------------------------------------------------------------------
 
@@ -260,3 +274,7 @@ class Run:
             lost = f"it needs {cause}, which failed"
             self.report.note_failed(other, "dependency", lost)
             self._progress.ended(other, "failed", lost)
+
+
+def _unwritable(error: OSError, path: Path) -> str:
+    return f"cannot write {error.filename or path}: {error.strerror}"

@@ -33,6 +33,11 @@ class Store:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
+        self._folders: set[str] = set()
+
+    def require_place(self) -> None:
+        """Raise ``OSError`` unless the output folder is still the one that the lock is for."""
+        self._manifest.require_place()
 
     def take_over(self, plan: Plan) -> int:
         """Put in place what killed runs had finished in the folders of a plan, remove the rest.
@@ -80,10 +85,15 @@ class Store:
 
         Returns "", or why what it replaced was somebody's work.
         """
+        self.require_place()
         path = os.fspath(task.path)
         data = result.text.encode("utf-8", "replace")
         content_hash = staging.hash_of(data)
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        folder = os.path.dirname(path)  # noqa: PTH120
+        # Once only: a folder that goes away in mid-run took files with it, and is not made again.
+        if folder not in self._folders:
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+            self._folders.add(folder)
         replaces = staging.hash_of_file(path)
         lost = owner_of(self._manifest.get(task.path), replaces)
         temporary = staging.stage(path, data, content_hash)

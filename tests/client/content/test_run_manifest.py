@@ -282,6 +282,38 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_whose_folder_was_moved_away_writes_no_more_beside_the_next_one(
+    tmp_path: Path,
+) -> None:
+    """Both would pay for the same files, and the first one's record would be lost."""
+    out = tmp_path / "out"
+    copper, zinc = task(out), task(out, "zinc")
+    with Manifest(out) as manifest:
+        first = Store(manifest)
+        first.put(copper, "in", Result(copper.key, text=GOOD))
+        out.rename(tmp_path / "away")
+        for there in (0, 1):
+            with pytest.raises(OSError, match="removed or replaced") as caught:
+                first.put(zinc, "in", Result(zinc.key, text=GOOD))
+            assert str(out / ".zbeam") in str(caught.value)
+            assert out.exists() == bool(there)
+            put(out, copper)
+    assert names(out) == ["copper.md"]
+
+
+def test_a_folder_that_is_removed_in_mid_run_is_not_made_again(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    with Manifest(tmp_path) as manifest:
+        store = Store(manifest)
+        store.put(one, "in", Result(one.key, text=GOOD))
+        one.path.unlink()
+        one.path.parent.rmdir()
+        with pytest.raises(FileNotFoundError):
+            store.put(one, "in", Result(one.key, text=GOOD))
+        store.require_place()
+    assert not one.path.parent.exists()
+
+
 def test_the_mode_of_a_file_is_kept_and_a_link_is_replaced(tmp_path: Path) -> None:
     one = task(tmp_path)
     put(tmp_path, one)
