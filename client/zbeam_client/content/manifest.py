@@ -152,7 +152,8 @@ class Manifest:
                     continue
                 entry = Entry(str(found["inputs"]), str(found["sha256"]), found.get("replaces"))
                 name = str(found["file"])
-            except (ValueError, KeyError, TypeError):
+                _check_text(name, *entry)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 self.spoiled += 1
             else:
                 self._entries[name] = entry
@@ -228,6 +229,13 @@ class Manifest:
             if file >= 0:
                 os.close(file)
         self._file = self._lock_file = -1
+
+
+def _check_text(*texts: Any) -> None:
+    """Raise ``ValueError`` for what can be in no path and no hash, though JSON can write it."""
+    for text in texts:
+        if text is not None and b"\0" in os.fsencode(text):
+            raise ValueError("a null character")
 
 
 def _open_plain(path: Path, flags: int) -> int:

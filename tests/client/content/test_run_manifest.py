@@ -219,16 +219,30 @@ def test_a_torn_last_line_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -
     assert look(tmp_path, one)[0] == look(tmp_path, two)[0] == "skip"
 
 
-def test_a_damaged_line_costs_one_file_its_record_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\x00\xff",
+        b"[" * 5000,
+        b'{"file":"a\\ud800","inputs":"in","sha256":"x"}',
+        b'{"file":"a","inputs":"in","sha256":"\\ud800"}',
+        b'{"file":"a\\u0000/b","inputs":"in","sha256":"x"}',
+        b'{"file":"a","inputs":"in","sha256":"x","replaces":["x"]}',
+    ],
+)
+def test_a_damaged_line_costs_one_file_its_record_and_no_more(
+    tmp_path: Path, damaged: bytes
+) -> None:
     one, two = task(tmp_path), task(tmp_path, "zinc")
     put(tmp_path, one)
     put(tmp_path, two)
     path = tmp_path / ".zbeam" / "manifest.jsonl"
     lines = path.read_bytes().split(b"\n")
-    lines[1] = b"\x00\xff"
+    lines[1] = damaged
     path.write_bytes(b"\n".join(lines))
     with Manifest(tmp_path) as manifest:
         assert manifest.spoiled == 1
+        assert Store(manifest).take_over(Plan((two,), tmp_path)) == 0
         assert manifest.get(one.path) is None
         assert manifest.get(two.path) is not None
     # And it is told of once.
