@@ -289,6 +289,11 @@ def test_what_a_killed_run_had_finished_outlives_a_run_for_another_material(
     )
     assert json.loads(done.stdout)["tasks"] == []
     assert staged.exists()
+    # The same command again would pay for it again: it is there.
+    done = daemon.client(*arguments(out, "--material", "alumina", components="frontmatter"))
+    assert done.returncode == 2
+    assert "1 of 1: frontmatter/alumina" in done.stderr
+    assert staged.exists()
     status, report = run_of(daemon, out, "--material", "copper", how, components="frontmatter")
     assert (status, report["adopted"], report["total"]["made"]) == (0, 1, 1)
     assert file.read_text() == text

@@ -133,9 +133,9 @@ def generate_content(
     if wanted.dry_run:
         _preview(settings, wanted, plan, work, model)
         return 0
+    store.require_usable(plan)
     if not (wanted.resume or wanted.overwrite):
         store.require_absent(plan)
-    store.require_usable(plan)
     jobs = min(JOBS if wanted.jobs is None else wanted.jobs, len(plan.tasks))
     _allow_files(jobs)
     if settings.json:

@@ -100,6 +100,11 @@ class Manifest:
         for name, entry in self._entries.items():
             yield self.out / name, entry
 
+    def folders(self) -> set[str]:
+        """Return the folders of all that is known; a name that was tampered with may lead out."""
+        folders = {os.path.dirname(name) for name in self._entries}  # noqa: PTH120
+        return {os.path.join(self.out, folder) for folder in folders}  # noqa: PTH118
+
     def require_place(self) -> None:
         """Raise ``OSError`` unless lock and manifest are still what their paths lead to.
 
@@ -229,6 +234,19 @@ class Manifest:
             if file >= 0:
                 os.close(file)
         self._file = self._lock_file = -1
+
+
+def read_manifest(out: Path) -> Manifest:
+    """Return what is known of an output folder now: no lock, and nothing is written.
+
+    Raises ``ZbeamError`` bad_request if it cannot be read.
+    """
+    manifest = Manifest(out)
+    try:
+        manifest.read()
+    except OSError as error:
+        raise ZbeamError("bad_request", f"cannot read {manifest.path}: {error.strerror}") from None
+    return manifest
 
 
 def _check_text(*texts: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from zbeam_client.content.manifest import Manifest
+from zbeam_client.content.manifest import read_manifest
 from zbeam_client.content.model import Outside, Plan
 from zbeam_client.content.resume import inputs_of
 from zbeam_client.content.store import Store, read_dependency
@@ -15,11 +15,9 @@ def remaining(plan: Plan, model: str | None, upstream: str = "") -> Plan:
     """Return the plan with those tasks only that a run under --resume would begin.
 
     What is made already is outside of it then. ``model`` is the daemon's, for tasks that name
-    none, ``upstream`` as ``inputs_of`` takes it. Raises ``OSError``.
+    none, ``upstream`` as ``inputs_of`` takes it. Raises ``ZbeamError``.
     """
-    manifest = Manifest(plan.out)
-    manifest.read()
-    store = Store(manifest)
+    store = Store(read_manifest(plan.out))
     wanted = {key for task in plan.tasks for key in task.depends_on}
     fields: dict[str, dict[str, Any]] = {}
     made: dict[str, Outside] = {}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from zbeam_client.content import staging
 from zbeam_client.content.checks import Verdict, check_file
 from zbeam_client.content.manifest import FOLDER as MANIFEST_FOLDER
-from zbeam_client.content.manifest import Entry, Manifest
+from zbeam_client.content.manifest import Entry, Manifest, read_manifest
 from zbeam_client.content.model import Outside, Plan, Task
 from zbeam_client.content.problems import listed
 from zbeam_client.content.reading import MAX_CONTENT
@@ -40,12 +40,15 @@ class Store:
         self._manifest.require_place()
 
     def take_over(self, plan: Plan) -> int:
-        """Put in place what killed runs had finished in the folders of a plan, remove the rest.
+        """Put in place what killed runs had finished, whatever the plan is; it is paid for.
 
-        Also what is none of the plan's: it is paid for. Returns how many files were put in place.
+        What they had begun is removed, in the folders of the manifest and of the plan. Returns
+        how many files were put in place.
         """
-        folders = {task.path.parent for task in plan.tasks} | {self._manifest.folder}
-        left = staging.left_in(map(os.fspath, folders))
+        root = os.path.realpath(self._manifest.out)
+        folders = {os.fspath(task.path.parent) for task in plan.tasks} | self._manifest.folders()
+        folders.add(os.fspath(self._manifest.folder))
+        left = staging.left_in(folder for folder in folders if _is_at_our_disposal(folder, root))
         adopted = 0
         for path, entry in self._manifest.entries() if left else ():
             name = os.fspath(path)
@@ -61,7 +64,7 @@ class Store:
         ``staged``: what ``take_over`` would put in its place counts as being there.
         """
         entry = self._manifest.get(task.path)
-        data = self._staged(task, entry) if staged and entry else None
+        data = self.staged(task) if staged else None
         if data is None:
             data = _read(os.fspath(task.path))
         if data is None:
@@ -74,7 +77,11 @@ class Store:
             judged = check_file(data, task.checks)
         return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
 
-    def _staged(self, task: Task, entry: Entry) -> bytes | None:
+    def staged(self, task: Task) -> bytes | None:
+        """Return what ``take_over`` would put in a file's place. Raises ``ValueError``."""
+        entry = self._manifest.get(task.path)
+        if entry is None:
+            return None
         path = os.fspath(task.path)
         data = _read(staging.temporary_of(path, entry.sha256))
         whole = data is not None and staging.hash_of(data) == entry.sha256
@@ -108,9 +115,22 @@ class Store:
         return lost
 
 
+def _is_at_our_disposal(folder: str, root: str) -> bool:
+    """Tell whether a folder is inside the real output folder, and its files may be renamed."""
+    return _is_inside(os.path.realpath(folder), root) and os.access(
+        folder, os.R_OK | os.W_OK | os.X_OK
+    )
+
+
+def _is_inside(real: str, root: str) -> bool:
+    return real == root or real.startswith(os.path.join(root, ""))  # noqa: PTH118
+
+
 def _may_be_replaced(path: str, entry: Entry) -> bool:
-    """Tell whether nobody has edited a file since its successor was staged."""
-    return staging.hash_of_file(path) in (None, entry.replaces)
+    """Tell whether nobody has edited a file, or put another thing there, since its successor
+    was staged.
+    """
+    return not _is_no_file(path) and staging.hash_of_file(path) in (None, entry.replaces)
 
 
 def read_dependency(file: Outside) -> dict[str, Any]:
@@ -145,7 +165,7 @@ def require_usable(plan: Plan) -> None:
     done: set[str] = set()
     for folder in (os.fspath(plan.out), os.fspath(plan.out / MANIFEST_FOLDER), *folders):
         real = os.path.realpath(folder)
-        if real != root and not real.startswith(os.path.join(root, "")):  # noqa: PTH118
+        if not _is_inside(real, root):
             raise ZbeamError(
                 "bad_request",
                 f"{folder} leads out of the output folder, to {real}",
@@ -178,7 +198,7 @@ def _require_writable(folder: str, done: set[str]) -> None:
         there = os.path.dirname(there)  # noqa: PTH120
 
 
-def _is_no_file(path: Path) -> bool:
+def _is_no_file(path: str | Path) -> bool:
     try:
         return not stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  35,000 of them
     except OSError:
@@ -186,8 +206,12 @@ def _is_no_file(path: Path) -> bool:
 
 
 def require_absent(plan: Plan) -> None:
-    """Raise ``ZbeamError`` bad_request if a file of the plan is there already."""
-    there = [task.path for task in plan.tasks if os.path.lexists(task.path)]
+    """Raise ``ZbeamError`` bad_request if a file of the plan is there already.
+
+    One that a killed run had finished is there, though it waits for its name.
+    """
+    store = Store(read_manifest(plan.out))
+    there = [task.path for task in plan.tasks if _is_there(task, store)]
     if there:
         raise ZbeamError(
             "bad_request",
@@ -195,6 +219,13 @@ def require_absent(plan: Plan) -> None:
             f"{_named(there, plan)}",
             hint="--resume makes what is missing or out of date, --overwrite makes all of it again",
         )
+
+
+def _is_there(task: Task, store: Store) -> bool:
+    try:
+        return os.path.lexists(task.path) or store.staged(task) is not None
+    except ValueError:
+        return True  # and cannot be read
 
 
 def _named(paths: list[Path], plan: Plan) -> str:

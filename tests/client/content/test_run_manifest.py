@@ -187,6 +187,39 @@ def test_an_answer_is_kept_when_the_next_run_is_for_another_material(tmp_path: P
     assert look(tmp_path, copper, "new") == ("skip", "")
 
 
+def in_another_folder(out: Path) -> Task:
+    return replace(task(out, "zinc"), path=out / "caption" / "zinc.md")
+
+
+def test_an_answer_is_kept_when_the_next_run_is_for_another_component(tmp_path: Path) -> None:
+    killed(tmp_path, "staging", "place")
+    assert take_over(tmp_path, in_another_folder(tmp_path)) == 1
+    assert names(tmp_path) == ["copper.md"]
+
+
+@pytest.mark.parametrize("how", ["name", "link"])
+def test_no_manifest_and_no_link_has_a_file_put_outside(tmp_path: Path, how: str) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    killed(out, "staging", "place")
+    path = out / ".zbeam" / "manifest.jsonl"
+    (out / "frontmatter").rename(outside)
+    if how == "link":
+        (out / "frontmatter").symlink_to(outside)
+    else:
+        path.write_text(path.read_text().replace("frontmatter/", "../outside/"))
+    (staged,) = outside.iterdir()
+    assert take_over(out, in_another_folder(out)) == 0
+    assert list(outside.iterdir()) == [staged]
+
+
+def test_a_folder_that_somebody_put_in_its_place_meanwhile_stays(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    killed(tmp_path, "staging", "place")
+    one.path.mkdir()
+    assert take_over(tmp_path, in_another_folder(tmp_path)) == 0
+    assert one.path.is_dir()
+
+
 @pytest.mark.parametrize(("module", "name"), [("staging", "write_all"), ("manifest", "write_all")])
 def test_half_a_file_and_half_a_record_are_cleared_away(
     tmp_path: Path, module: str, name: str
@@ -370,6 +403,18 @@ def test_what_exists_is_named_but_not_all_of_it(tmp_path: Path) -> None:
     assert "--resume" in text
     assert "--overwrite" in text
     assert len(text) < 500
+
+
+def test_what_a_killed_run_had_finished_exists_before_it_has_its_name(tmp_path: Path) -> None:
+    """Without --resume it would be put in place, then asked and paid for once more."""
+    one = task(tmp_path)
+    require_absent(Plan((one,), tmp_path))
+    killed(tmp_path, "staging", "place")
+    with pytest.raises(ZbeamError, match=r"1 of 1: frontmatter/copper\.md") as caught:
+        require_absent(Plan((one,), tmp_path))
+    assert (caught.value.code, caught.value.exit_status) == ("bad_request", 2)
+    assert not one.path.exists()
+    assert take_over(tmp_path, one) == 1
 
 
 @pytest.mark.parametrize("place", ["out", "out/frontmatter"])
