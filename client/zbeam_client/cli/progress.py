@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from zbeam_client.cli import output
 from zbeam_client.content.model import Task
@@ -102,7 +102,7 @@ class LiveLine:
         self._console = Console(stderr=True, highlight=False)
         self._bar: Bar = Progress(
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
             refresh_per_second=4,
@@ -112,21 +112,18 @@ class LiveLine:
 
     def state(self, text: str, report: Report) -> None:
         """Show the state in place of the last one."""
-        self._bar.update(self._id, completed=report.total.ended, description=_plain(text))
+        self._bar.update(self._id, completed=report.total.ended, description=text)
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(_plain(output.one_line(text)), overflow="fold")
+        from rich.text import Text
+
+        # As text: the words of an answer are no markup, whatever brackets are in them.
+        self._console.print(Text(output.one_line(text)), overflow="fold")
 
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text) if "\n" in text else text.replace("[", r"\[")
 
 
 def summary(report: Report) -> str:

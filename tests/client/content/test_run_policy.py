@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zbeam_client.cli.content_tables import print_report
 from zbeam_client.cli.options import Settings
-from zbeam_client.cli.progress import FAILURES, LINE_S, PlainLines, Teller, summary
+from zbeam_client.cli.progress import FAILURES, LINE_S, LiveLine, PlainLines, Teller, summary
 from zbeam_client.content import retry
 from zbeam_client.content.estimate import defaults_in
 from zbeam_client.content.model import Checks, Plan, Task
@@ -269,6 +269,20 @@ def test_a_model_that_another_api_still_offers_is_no_retired_one() -> None:
         raise ZbeamError("bad_response", "no such path")
 
     check_models(plan, None, silent)
+
+
+@pytest.mark.parametrize("reason", [r"\[/b] is [bold", "[/b]", ":smile: [link=x]"])
+def test_an_answer_with_brackets_does_not_end_a_run_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    """A checked answer is quoted in a failure's reason, and rich has a markup of its own."""
+    one = task("m/a")
+    report = Report(Plan((one,), Path("/out")))
+    with Teller(report, LiveLine(report), verbose=False) as teller:
+        report.note_failed(one, "invalid", reason)
+        teller.ended(one, "failed", reason)
+        teller.tick()
+    assert f"failed m/a: {reason}\n" in capsys.readouterr().err
 
 
 def test_plain_lines_come_every_few_seconds_whatever_happens(
