@@ -101,7 +101,7 @@ class LiveLine:
 
         self._console = Console(stderr=True, highlight=False)
         self._bar: Bar = Progress(
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
@@ -127,23 +127,25 @@ class LiveLine:
 
 
 def summary(report: Report) -> str:
-    """Return where a run stands, on one line."""
+    """Return where a run stands, on one line: a terminal cuts at the end what it has no room for,
+    so what matters most comes first.
+    """
     row = report.total
     tally = row.tally
     parts = [f"{row.ended}/{row.total}"]
     if row.failed:
         parts.append(f"{row.failed} failed")
-    if (rate := report.per_minute()) is not None:
-        parts.append(f"{rate:.0f}/min" if rate >= 10 else f"{rate:.1f}/min")
+    if tally.known_cost is not None:
+        parts.append(f"cost {tally.known_cost:.4f}")
     if (eta := report.eta_s()) is not None and row.ended < row.total:
         parts.append(f"{output.duration(eta)} left")
+    if (rate := report.per_minute()) is not None:
+        parts.append(f"{rate:.0f}/min" if rate >= 10 else f"{rate:.1f}/min")
     tokens = tally.hit_tokens + tally.miss_tokens + tally.output_tokens
     if tokens:
         parts.append(f"{thousands(tokens)} tokens")
     if tally.hit_rate is not None:
         parts.append(f"{tally.hit_rate:.0%} of prompts from cache")
-    if tally.known_cost is not None:
-        parts.append(f"cost {tally.known_cost:.4f}")
     return ", ".join(parts)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.terminal import Terminal
 from zbeam_client.cli.content_tables import print_report
 from zbeam_client.cli.options import Settings
 from zbeam_client.cli.progress import FAILURES, LINE_S, LiveLine, PlainLines, Teller, summary
@@ -283,6 +286,29 @@ def test_an_answer_with_brackets_does_not_end_a_run_on_a_terminal(
         teller.ended(one, "failed", reason)
         teller.tick()
     assert f"failed m/a: {reason}\n" in capsys.readouterr().err
+
+
+MANY = """
+import sys
+sys.path[:0] = {path!r}
+import test_run_policy as t
+report = t.Report(t.Plan(tuple(t.task(f"m{{n}}/a") for n in range(35_000)), t.Path("/out")))
+report.first_work = report._began
+shown = t.LiveLine(report)
+report.total.made, report.total.failed = 12_345, 2_345
+tally = t.Tally(hit_tokens=3_000_000, miss_tokens=1_000_000, cost=1234.5678, priced=1)
+report.total.tally.add(tally)
+shown.state(t.summary(report), report)
+input()
+"""
+
+
+def test_the_cost_is_in_sight_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    """Of a long run with failures it was what did not fit any more."""
+    program = MANY.format(path=[str(Path(__file__).parent), *sys.path])
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+    with Terminal([sys.executable, "-c", program], environ, tmp_path) as terminal:
+        terminal.wait_for("14690/35000, 2345 failed, cost 1234.5678")
 
 
 def test_plain_lines_come_every_few_seconds_whatever_happens(
