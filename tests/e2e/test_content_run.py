@@ -301,6 +301,18 @@ def test_what_a_killed_run_had_finished_outlives_a_run_for_another_material(
     assert len(standin.events("request")) == 1
 
 
+def test_a_cost_is_not_said_to_be_whole_when_an_answer_was_cut_before_its_first_token(
+    start: Start, standin: Standin, out: Path
+) -> None:
+    standin.set_scenario(rule("cut_after_events = 1", times=1) + ANSWERS)
+    daemon = start(extra=PRICES)
+    status, report = run_of(daemon, out, "--material", "copper", components="frontmatter")
+    total = report["total"]
+    assert (status, total["retries"], total["requests"]) == (0, 1, 2)
+    assert total["cost"] > 0
+    assert total["calls_of_unknown_cost"] == 1
+
+
 def test_an_answer_at_the_token_limit_is_no_answer(
     start: Start, standin: Standin, out: Path
 ) -> None:

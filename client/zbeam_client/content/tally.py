@@ -45,7 +45,8 @@ class Tally:
             self.priced += 1
         elif source.usage is not None:
             self.unpriced += 1
-        elif source.attempts and (source.content or source.reasoning):
+        elif any(attempt.status == 200 for attempt in source.attempts):
+            # A generation had begun, and is billed though not one token of it may have come.
             self.uncounted += 1
 
     def add(self, other: Tally) -> None:

@@ -223,7 +223,8 @@ def test_an_answer_that_was_broken_off_is_not_said_to_have_no_price(
 ) -> None:
     plan = Plan((task("x/a"),), Path("/out"))
     for lost in (
-        Outcome(content="half", attempts=[Attempt(session="s1")]),
+        Outcome(content="half", attempts=[Attempt(status=200, session="s1")]),
+        Outcome(attempts=[Attempt(status=503, session="s1"), Attempt(status=200, session="s1")]),
         Outcome(content="half"),
     ):
         report = Report(plan)
