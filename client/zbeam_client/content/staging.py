@@ -19,6 +19,7 @@ from zbeam_client.files import create_successor, move_into_place, write_all
 SUFFIX = ".zbeam-new"
 _TEMPORARY = re.compile(r"^\..*\.[0-9a-f]{16}" + re.escape(SUFFIX) + "$", re.DOTALL)
 _MAX_NAME = 60
+"""Bytes of a file's name in that of its temporary file."""
 
 
 def hash_of(data: bytes) -> str:
@@ -39,8 +40,9 @@ def temporary_of(path: str, content_hash: str) -> str:
     """Return where a file with this content is staged."""
     folder, name = os.path.split(path)
     tag = sha256(f"{name}\0{content_hash}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    # A long name must leave room: the limit is 255 bytes.
-    return os.path.join(folder, f".{name[:_MAX_NAME]}.{tag}{SUFFIX}")  # noqa: PTH118
+    # A long name must leave room: the limit is 255 bytes, and a character may have four.
+    start = name.encode("utf-8", "replace")[:_MAX_NAME].decode("utf-8", "ignore")
+    return os.path.join(folder, f".{start}.{tag}{SUFFIX}")  # noqa: PTH118
 
 
 def stage(path: str, data: bytes, content_hash: str) -> str:

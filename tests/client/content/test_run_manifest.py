@@ -388,6 +388,18 @@ def test_the_owner_of_a_file_is_kept(tmp_path: Path) -> None:
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
 
 
+@pytest.mark.parametrize("char", ["x", "é", "漢", "🔥"])
+def test_a_name_as_long_as_a_file_can_have_finds_room_for_its_answer(
+    tmp_path: Path, char: str
+) -> None:
+    """It was found to be too long after the answer had been paid for."""
+    name = char * (252 // len(char.encode())) + ".md"
+    one = replace(task(tmp_path), path=tmp_path / name)
+    put(tmp_path, one)
+    put(tmp_path, one, GOOD + "b")
+    assert one.path.read_text() == GOOD + "b"
+
+
 def test_what_exists_is_named_but_not_all_of_it(tmp_path: Path) -> None:
     tasks = tuple(task(tmp_path, f"m{n}") for n in range(30))
     plan = Plan(tasks, tmp_path)
