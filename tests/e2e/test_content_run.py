@@ -267,6 +267,44 @@ def test_resume_dry_run_and_overwrite_over_files_that_a_person_edited(
     assert json.loads(done.stdout)["tasks"] == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("temperature = 0.1", "temperature = 1.5"),
+        ("max_tokens = 4000", "max_tokens = 5000"),
+        ('thinking = "disabled"', 'thinking = "enabled"'),
+    ],
+)
+def test_resume_makes_again_what_the_daemons_configuration_would_make_otherwise(
+    start: Start, standin: Standin, out: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    """A file that the configuration has shaped is out of date when that changes."""
+    site = tmp_path / "site"
+    shutil.copytree(SITE, site)
+    prompt = site / "components" / "frontmatter" / "prompt.yaml"
+    before, _, after = prompt.read_text().partition("parameters:\n  max_tokens: 2000\n")
+    prompt.write_text(before + after.partition("  temperature: 0.2\n")[2])
+    assert "max_tokens" not in prompt.read_text()
+    standin.set_scenario(ANSWERS)
+    daemon = start()
+    args = ["--data", str(site), "--material", "copper", "--resume", "--json"]
+    args = ["generate", "--out", str(out), "--components", "frontmatter", *args]
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            total = json.loads(daemon.client(*args, timeout=PATIENCE_S).stdout)["total"]
+            counts.append((total["made"], total["skipped"]))
+        daemon.config.write_text(daemon.config.read_text().replace(old, new))
+        assert daemon.client("reload").returncode == 0
+    assert counts == [(1, 0), (0, 1)] * 2
+    # What is left to make cannot be told without the daemon, whatever model is named.
+    daemon.stop(keep=True)
+    look = [*args, "--dry-run", "--model", "deepseek-flash"]
+    assert daemon.client(*look).returncode == 69
+    named = ["--max-tokens", "9", "--temperature", "1", "--thinking", "disabled"]
+    assert len(json.loads(daemon.client(*look, *named).stdout)["tasks"]) == 1
+
+
 @pytest.mark.parametrize("how", ["--resume", "--overwrite"])
 def test_what_a_killed_run_had_finished_outlives_a_run_for_another_material(
     start: Start, standin: Standin, out: Path, how: str

@@ -22,7 +22,7 @@ from zbeam_client.cli.progress import LiveLine, PlainLines, Teller
 from zbeam_client.cli.signals import Signalled, caught_signals
 from zbeam_client.client import BlockingConnections
 from zbeam_client.content import store
-from zbeam_client.content.estimate import NO_DEFAULTS, defaults_in
+from zbeam_client.content.estimate import NO_DEFAULTS, Defaults, defaults_in, needs_defaults
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
 from zbeam_client.content.paths import DEFAULT_OUT, DEFAULT_PATTERN
@@ -141,8 +141,8 @@ def generate_content(
     if settings.json:
         output.require_stdout()
     # Before anything is written: without a daemon every item would fail.
-    work = _settle(settings, work, plan, model)
-    run_settings = RunSettings(work, jobs, wanted.resume)
+    work, defaults = _settle(settings, work, plan, model)
+    run_settings = RunSettings(work, jobs, wanted.resume, parameters=defaults.parameters)
     number = 0
     with Manifest(plan.out) as manifest:
         if manifest.spoiled:
@@ -243,19 +243,21 @@ def _preview(
         try:
             defaults = defaults_in(client.config(), work.upstream)
         except ZbeamError:
-            # Whether a file is current depends on the model, and that may be the daemon's.
-            if wanted.resume and any(task.model is None for task in plan.tasks):
+            # Whether a file is current depends on what the daemon would add to its request.
+            if wanted.resume and any(map(needs_defaults, plan.tasks)):
                 raise
             defaults = NO_DEFAULTS
         else:
             check_models(plan, model, lambda: client.models(work.upstream))
     if wanted.resume:
         store.require_usable(plan)
-        plan = remaining(plan, defaults.model, defaults.upstream)
+        plan = remaining(plan, defaults)
     print_preview(settings, plan, defaults)
 
 
-def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | None) -> WorkSettings:
+def _settle(
+    settings: Settings, work: WorkSettings, plan: Plan, model: str | None
+) -> tuple[WorkSettings, Defaults]:
     """Find the daemon of a run, or start one, and complete the settings by what it says.
 
     A daemon that was there has somebody who looks after it, and a configuration that one of ours
@@ -270,7 +272,7 @@ def _settle(settings: Settings, work: WorkSettings, plan: Plan, model: str | Non
     with settings.client() as client:
         defaults = defaults_in(client.config(), work.upstream)
         check_models(plan, model, lambda: client.models(work.upstream))
-    return replace(work, model=defaults.model, upstream=defaults.upstream)
+    return replace(work, model=defaults.model, upstream=defaults.upstream), defaults
 
 
 def _write(report: Report, manifest: Manifest) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from zbeam_client.content.model import Plan, Task
 from zbeam_client.content.template import placeholders, render_visibly
@@ -16,6 +17,8 @@ CHARS_PER_TOKEN = 4
 CACHE_BLOCK = 64
 """Tokens: the API's prefix cache keeps whole blocks."""
 _PEAK = ".peak"
+_GENERATION = ("model", "max_tokens", "temperature", "thinking")
+"""What a daemon's configuration says where a request does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,23 @@ class Price:
 
 
 class Defaults(NamedTuple):
-    """The model for tasks that name none, prices by model, and the upstream, "" for the first."""
+    """What a daemon adds to requests, and what they cost: the model for tasks that name none,
+    prices by model, the upstream, "" for the first, and parameters by name.
+    """
 
     model: str | None
     prices: dict[str, Price]
     upstream: str = ""
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 NO_DEFAULTS = Defaults(None, {})
+
+
+def needs_defaults(task: Task) -> bool:
+    """Tell whether a daemon's configuration is among what a task's file is made from."""
+    named = {**task.parameters, "model": task.model}
+    return any(named.get(one) is None for one in _GENERATION)
 
 
 def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
@@ -50,7 +62,8 @@ def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
         raise ZbeamError(
             "bad_request", f"no upstream {upstream!r}", hint=f"there are: {', '.join(names)}"
         )
-    model = values.get(f"upstream.{name}.generation.model")
+    generation = {one: values.get(f"upstream.{name}.generation.{one}") for one in _GENERATION}
+    model = generation.pop("model")
     start = f"upstream.{name}.prices."
     prices: dict[str, dict[str, float]] = {}
     for key, value in values.items():
@@ -64,6 +77,7 @@ def defaults_in(config: list[JsonMap], upstream: str = "") -> Defaults:
         model if isinstance(model, str) else None,
         {of: Price(**found) for of, found in prices.items() if len(found) == len(Price.__slots__)},
         "" if name == next(iter(names), "") else name,
+        {one: value for one, value in generation.items() if value is not None},
     )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from zbeam_client.content.estimate import Defaults
 from zbeam_client.content.manifest import read_manifest
 from zbeam_client.content.model import Outside, Plan
 from zbeam_client.content.resume import inputs_of
 from zbeam_client.content.store import Store, read_dependency
 
 
-def remaining(plan: Plan, model: str | None, upstream: str = "") -> Plan:
+def remaining(plan: Plan, defaults: Defaults) -> Plan:
     """Return the plan with those tasks only that a run under --resume would begin.
 
-    What is made already is outside of it then. ``model`` is the daemon's, for tasks that name
-    none, ``upstream`` as ``inputs_of`` takes it. Raises ``ZbeamError``.
+    What is made already is outside of it then. ``defaults`` are the daemon's. Raises
+    ``ZbeamError``.
     """
     store = Store(read_manifest(plan.out))
     wanted = {key for task in plan.tasks for key in task.depends_on}
@@ -31,7 +32,7 @@ def remaining(plan: Plan, model: str | None, upstream: str = "") -> Plan:
                 )
                 for key in task.depends_on
             }
-            inputs = inputs_of(task, parsed, model, upstream)
+            inputs = inputs_of(task, parsed, defaults.model, defaults.upstream, defaults.parameters)
             seen = store.look(task, inputs, fields_wanted=task.key in wanted, staged=True)
         except (KeyError, ValueError):
             left.append(task)

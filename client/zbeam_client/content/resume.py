@@ -8,6 +8,7 @@ kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
@@ -60,10 +61,17 @@ def owner_of(entry: Entry | None, content_hash: str | None) -> str:
     return "" if entry.sha256 == content_hash else EDITED
 
 
-def inputs_of(task: Task, parsed: dict[str, Any], model: str | None, upstream: str = "") -> str:
+def inputs_of(
+    task: Task,
+    parsed: dict[str, Any],
+    model: str | None,
+    upstream: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> str:
     """Return the hash of everything that shapes a file, the time of the run apart.
 
-    ``upstream`` is "" for the first one, whatever it is called.
+    ``model`` and ``parameters`` are the daemon's, for what the task does not name. ``upstream``
+    is "" for the first one, whatever it is called.
     """
     parts = {
         "template": task.template,
@@ -71,7 +79,7 @@ def inputs_of(task: Task, parsed: dict[str, Any], model: str | None, upstream: s
         "parsed": parsed,
         "system": task.system,
         "model": task.model or model,
-        "parameters": task.parameters,
+        "parameters": {**(parameters or {}), **task.parameters},
         "checks": asdict(task.checks),
         **({"upstream": upstream} if upstream else {}),
     }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,13 +32,14 @@ class RunSettings:
     """How a run is carried out.
 
     ``lead_s`` is how long, in seconds, requests wait for the first one of their prefix; 0 sends
-    all of them at once.
+    all of them at once. ``parameters`` are the daemon's, for requests that do not name them.
     """
 
     work: WorkSettings
     jobs: int = JOBS
     resume: bool = False
     lead_s: float = LEAD_S
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Progress(Protocol):
@@ -140,10 +142,10 @@ class Run:
 
     async def _item(self, client: AsyncClient, task: Task) -> None:
         try:
-            work = self._settings.work
+            settings, work = self._settings, self._settings.work
             parsed = self._parsed(task)
-            inputs = inputs_of(task, parsed, work.model, work.upstream)
-            if self._settings.resume and self._is_there(task, inputs):
+            inputs = inputs_of(task, parsed, work.model, work.upstream, settings.parameters)
+            if settings.resume and self._is_there(task, inputs):
                 # Thousands of these follow each other without a wait; a Ctrl-C is to be seen.
                 await asyncio.sleep(0)
                 return

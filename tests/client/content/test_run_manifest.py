@@ -88,8 +88,12 @@ def test_inputs_are_what_the_file_is_made_from_and_not_when(tmp_path: Path) -> N
         inputs_of(one, {"frontmatter": {"title": "x"}}, "m"),
         inputs_of(one, {}, "other"),
         inputs_of(one, {}, "m", "another-api"),
+        inputs_of(one, {}, "m", parameters={"temperature": 0.1}),
+        inputs_of(one, {}, "m", parameters={"temperature": 0.2}),
     ]
-    assert len({same, *changed}) == 9
+    assert len({same, *changed}) == 11
+    # What the task names itself, the daemon's configuration does not change.
+    assert inputs_of(one, {}, "m", parameters={"max_tokens": 5}) == same
 
 
 def test_a_finished_file_is_known_to_the_next_run(tmp_path: Path) -> None:

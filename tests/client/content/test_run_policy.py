@@ -244,6 +244,9 @@ def test_what_the_daemon_says_of_models_and_prices() -> None:
     config = [
         {"key": "daemon.endpoint", "value": "x"},
         {"key": "upstream.a.generation.model", "value": "m-1"},
+        {"key": "upstream.a.generation.max_tokens", "value": 100},
+        {"key": "upstream.a.generation.temperature", "value": 0.0},
+        {"key": "upstream.a.generation.thinking", "value": "disabled"},
         {"key": "upstream.a.prices.m-1.5.hit", "value": 1},
         {"key": "upstream.a.prices.m-1.5.miss", "value": 2},
         {"key": "upstream.a.prices.m-1.5.output", "value": 3},
@@ -257,7 +260,8 @@ def test_what_the_daemon_says_of_models_and_prices() -> None:
     assert {name: (p.hit, p.miss, p.output) for name, p in found.prices.items()} == {
         "m-1.5": (9.0, 2.0, 3.0)  # the dearer of both: a run may get into peak hours
     }
-    assert defaults_in(config, "b") == ("m-2", {}, "b")
+    assert found.parameters == {"max_tokens": 100, "temperature": 0.0, "thinking": "disabled"}
+    assert defaults_in(config, "b") == ("m-2", {}, "b", {})
     assert defaults_in(config, "a").upstream == ""
     with pytest.raises(ZbeamError, match="no upstream 'c'"):
         defaults_in(config, "c")
