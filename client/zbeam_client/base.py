@@ -145,6 +145,6 @@ class BaseClient:
             timeout_s = self.timeout_s
         if timeout_s is None:
             return None
-        if not 0 < timeout_s < float("inf"):
-            raise ZbeamError("bad_request", f"a timeout is a number above 0, not {timeout_s}")
+        if not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < float("inf"):
+            raise ZbeamError("bad_request", f"a timeout is a number above 0, not {timeout_s!r}")
         return time.monotonic() + timeout_s
