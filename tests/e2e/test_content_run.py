@@ -327,6 +327,13 @@ def test_what_a_killed_run_had_finished_outlives_a_run_for_another_material(
     )
     assert json.loads(done.stdout)["tasks"] == []
     assert staged.exists()
+    # And for a person there are no sums of nothing.
+    done = daemon.client(
+        *arguments(
+            out, "--material", "alumina", "--resume", "--dry-run", components="frontmatter,tags"
+        )
+    )
+    assert done.stdout == f"nothing is left to make in {out}\n"
     # The same command again would pay for it again: it is there.
     done = daemon.client(*arguments(out, "--material", "alumina", components="frontmatter"))
     assert done.returncode == 2
@@ -718,6 +725,8 @@ def test_bad_places_and_options_are_told_before_anything_is_sent(
         # As a script has it whose variable is not set: not all components.
         (arguments(out, "--all", components=""), "which components"),
         (["generate", "--retries", "1", "hello"], "--retries"),
+        (["generate", "--resume", "hello"], "--resume goes with --material"),
+        (["generate", "--resume", "--dry-run", "hello"], "--resume and --dry-run go with"),
         (["generate", "--schema", str(file), "--stream", "hello"], "--stream"),
         (["validate", str(tmp_path / "nothing")], "there is no"),
         (["validate", str(tmp_path)], "nothing to check"),

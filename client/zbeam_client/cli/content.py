@@ -109,9 +109,11 @@ def generate_content(
 ) -> int:
     """Carry out a run, or only show it; returns the exit status. Raises ``ZbeamError``."""
     if options.get("prompt") and not wanted.names_materials:
+        given = wanted.given()
+        go = "goes" if len(given) == 1 else "go"
         raise click.UsageError(
-            f"{' and '.join(wanted.given())} go with --material, --category or --all, not with a "
-            "single PROMPT"
+            f"{' and '.join(given)} {go} with --material, --category or --all, not with a single "
+            "PROMPT"
         )
     for name, option in _NOT_FOR_RUNS.items():
         # --no-stream is an option that was given, too.

@@ -109,6 +109,9 @@ def print_preview(settings: Settings, plan: Plan, defaults: Defaults) -> None:
             }
         )
         return
+    if not plan.tasks:
+        output.write_out(f"nothing is left to make in {plan.out}\n")
+        return
     for task in plan.tasks:
         prompt = prompt_of(task)
         tokens = tokens_in((task.system or "") + prompt)
