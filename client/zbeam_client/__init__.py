@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""Not that of ``typing``: while a command imports it, a Ctrl-C would end in a traceback."""
 
 if TYPE_CHECKING:
     from zbeam_client.aio import AsyncClient

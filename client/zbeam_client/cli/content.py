@@ -163,7 +163,7 @@ def generate_content(
     print_report(settings, report, written=written)
     if number:
         output.warn("interrupted; --resume goes on from here")
-        raise Signalled(number)
+        raise Signalled(number, told=True)
     if report.stopped:
         output.warn(f"stopped early: {report.stopped}. Go on with --resume")
     return 0 if report.ok else EXIT_FAILED

@@ -221,7 +221,7 @@ def generate(
         what = "interrupted, the request was cancelled" if asked else "interrupted"
         found = failure_object(None, running.request_id if running else None)
         output.fail(settings, ZbeamError("cancelled", what), found)
-        raise signalled from None
+        raise Signalled(signalled.number, told=True) from None
     if settings.json:
         output.print_json(response_object(response))
     printer.end(response)

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from zbeam_client.cli import output
+from zbeam_client.cli.signals import Signalled
 from zbeam_client.cli.status import absence, print_status
 from zbeam_shared.errors import ZbeamError
 
@@ -55,18 +56,22 @@ def watch(settings: Settings, client: Client) -> NoReturn:
     ``ZbeamError`` for what no waiting mends: a socket that may not be used, say.
     """
     last: dict[str, Any] | None = None
-    with _view(settings) as view:
-        while True:
-            begun = time.monotonic()
-            try:
-                last = client.status()
-            except ZbeamError as error:
-                if not error.retryable:
-                    raise
-                view.show_absence(error, last)
-            else:
-                view.show(last)
-            time.sleep(max(0.0, begun + EVERY_S - time.monotonic()))
+    try:
+        with _view(settings) as view:
+            while True:
+                begun = time.monotonic()
+                try:
+                    last = client.status()
+                except ZbeamError as error:
+                    if not error.retryable:
+                        raise
+                    view.show_absence(error, last)
+                else:
+                    view.show(last)
+                time.sleep(max(0.0, begun + EVERY_S - time.monotonic()))
+    except Signalled as signalled:
+        signalled.told = True  # it is the way to end a view
+        raise
 
 
 def _view(settings: Settings) -> Plain | Screen:
