@@ -93,7 +93,7 @@ class Surroundings:
             fix = f"{wake}kill {pid}, unless it ends by itself when its requests are done; {fix}"
             self._add("daemon", "fail", detail, fix)
             return
-        if not self.given:
+        if fix == endpoints.START_HINT and not self.given:
             fix += ", or let zbeam-client generate start one"
         what = nobody.message.removeprefix("no daemon: ")
         self._add("daemon", "fail", f"none: {what}", fix)

@@ -71,13 +71,15 @@ def find(option: str | None, environ: Mapping[str, str]) -> str:
 
 
 def start_hint(endpoint: str) -> str:
-    """Return how to start a daemon at a local endpoint."""
+    """Return how to start a daemon at a local endpoint, or why none of ours can be there."""
     own, system = paths.candidates(os.environ, os.getuid())
-    if endpoint == own:
-        return START_HINT
     if endpoint == system:
         return "start it with: sudo systemctl start zbeamd"
-    return f"{START_HINT} --endpoint {endpoint}"
+    try:
+        paths.check_socket_folder(paths.socket_path(endpoint), os.getuid())
+    except ZbeamError as error:
+        return f"you cannot start one there: {error.message}; {error.hint}"
+    return START_HINT if endpoint == own else f"{START_HINT} --endpoint {endpoint}"
 
 
 def check_folder(endpoint: str) -> None:
@@ -90,7 +92,9 @@ def check_folder(endpoint: str) -> None:
     try:
         paths.check_private_dir(folder, os.getuid())
     except FileNotFoundError:
-        raise NoDaemonError(f"no daemon: {folder} does not exist") from None
+        raise NoDaemonError(
+            f"no daemon: {folder} does not exist", hint=start_hint(endpoint)
+        ) from None
     except NotADirectoryError:
         raise ZbeamError("not_allowed", f"{folder} is not a folder") from None
 

@@ -21,7 +21,7 @@ from zbeam_daemon.config.validate import Problem
 from zbeam_daemon.open_files import SPARE_FILES
 from zbeam_shared.checks import Check
 from zbeam_shared.errors import ZbeamError
-from zbeam_shared.paths import check_private_dir, socket_path
+from zbeam_shared.paths import SYSTEM_SOCKET, check_socket_folder, socket_path
 
 _KEY_SOURCES = ("api_key_env", "api_key_file", "env_file")
 
@@ -157,22 +157,17 @@ def ports(config: Config) -> Check | None:
 
 def socket_folder(endpoint: str) -> Check:
     """Tell whether a daemon could make its sockets at an endpoint."""
+    name = "socket folder"
     try:
-        folder = Path(socket_path(endpoint)).parent
-        if not os.path.lexists(folder):
-            folder.parent.stat()  # a daemon makes the folder, not what is above it
-            return Check(name="socket folder", status="pass", detail=f"{folder} can be made")
-        check_private_dir(str(folder), os.getuid())
+        path = socket_path(endpoint)
+        if path == SYSTEM_SOCKET:
+            return findings.skipped([name], f"systemd's unit makes that of {path}")[0]
+        check_socket_folder(path, os.getuid())
     except ZbeamError as error:
-        return Check(name="socket folder", status="fail", detail=error.message, fix=error.hint)
-    except OSError as error:
-        return Check(
-            name="socket folder",
-            status="fail",
-            detail=f"{folder} cannot be used: {error.strerror}",
-            fix="make the folder above it, or choose another place with --endpoint",
-        )
-    return Check(name="socket folder", status="pass", detail=f"{folder} is private")
+        return Check(name=name, status="fail", detail=error.message, fix=error.hint)
+    folder = Path(path).parent
+    how = "is private" if folder.exists() else "can be made"
+    return Check(name=name, status="pass", detail=f"{folder} {how}")
 
 
 def _is_gone(path: Path) -> bool:

@@ -21,7 +21,7 @@ from zbeam_shared.record import JsonMap, Record
 
 MARKS = {"pass": "ok", "warn": "warn", "fail": "FAIL", "skip": "-"}
 """What stands before a check, by its status."""
-NAME_WIDTH = 13
+NAME_WIDTH = 14
 WIDTH = 80
 
 _EXIT_STATUSES = {
@@ -30,6 +30,7 @@ _EXIT_STATUSES = {
     "configuration": EXIT_CONFIG,
     "key": EXIT_CONFIG,
     "ports": EXIT_CONFIG,
+    "socket folder": EXIT_CONFIG,
     "remote keys": EXIT_CONFIG,
     "remote access": EXIT_NOT_ALLOWED,
     "socket": EXIT_NOT_ALLOWED,
@@ -65,7 +66,7 @@ def cause_of(checks: Sequence[Check]) -> Check | None:
     failed = [check for check in checks if check.status == "fail"]
     if failed and failed[0].name == "daemon":
         for check in failed:
-            if check.name in ("configuration", "key", "ports"):
+            if check.name in ("configuration", "key", "ports", "socket folder"):
                 return check
     if failed:
         return failed[0]

@@ -7,6 +7,7 @@ The user's socket is in ``$XDG_RUNTIME_DIR/zbeam/``, without that variable in
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from zbeam_shared.errors import ZbeamError
 SOCKET_NAME = "zbeamd.sock"
 REMOTE = "tcp://"
 SYSTEM_SOCKET = f"/run/zbeam/{SOCKET_NAME}"
+OWN_FOLDER = "put the socket into a folder of your own, with --endpoint"
 MAX_SOCKET_PATH = 107 - len(".admin")
 """Bytes: the kernel's sun_path holds 108 with its end mark."""
 
@@ -95,25 +97,38 @@ def check_private_dir(path: str, uid: int) -> None:
     """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
+        what, mend = f"{path} is not a folder, but a symbolic link", f"remove the link: rm {path}"
+    elif not stat.S_ISDIR(found.st_mode):
+        what, mend = f"{path} is not a folder", f"move {path} away"
+    elif found.st_uid not in (uid, 0):
+        what, mend = f"{path} belongs to user {found.st_uid}", ""
+    elif found.st_mode & 0o022:
+        what = f"others can write to {path} (mode {stat.S_IMODE(found.st_mode):04o})"
+        mend = f"chmod go-w {path}"
+    else:
+        return
+    # What is not made for zbeam, as /run or /tmp, others rely on as it is.
+    for_zbeam = os.path.basename(path).startswith("zbeam") and found.st_uid == uid  # noqa: PTH119
+    raise ZbeamError("not_allowed", what, hint=mend if for_zbeam and mend else OWN_FOLDER)
+
+
+def check_socket_folder(path: str, uid: int) -> None:
+    """Raise ``ZbeamError`` unless a daemon of this user could put its socket at ``path``.
+
+    It makes the socket's folder where there is none, but nothing above it.
+    """
+    folder = os.path.dirname(path)  # noqa: PTH120
+    try:
+        if os.path.lexists(folder):
+            check_private_dir(folder, uid)
+            place = folder
+        else:
+            place = os.path.dirname(folder)  # noqa: PTH120
+            if not stat.S_ISDIR(os.stat(place).st_mode):  # noqa: PTH116
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
         raise ZbeamError(
-            "not_allowed",
-            f"{path} is not a folder, but a symbolic link",
-            hint=f"remove the link: rm {path}",
-        )
-    if not stat.S_ISDIR(found.st_mode):
-        raise ZbeamError("not_allowed", f"{path} is not a folder", hint="move it away")
-    if found.st_uid not in (uid, 0):
-        raise ZbeamError(
-            "not_allowed",
-            f"{path} belongs to user {found.st_uid}",
-            hint="remove it, or choose another place with --endpoint",
-        )
-    if found.st_mode & 0o022:
-        raise ZbeamError(
-            "not_allowed",
-            f"others can write to {path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            # A folder with the sticky bit, as /tmp, is meant for everybody.
-            hint=f"chmod go-w {path}"
-            if found.st_uid == uid and not found.st_mode & stat.S_ISVTX
-            else "choose a folder that only you can write to",
-        )
+            "config_invalid", f"{folder} cannot be used: {error.strerror}", hint=OWN_FOLDER
+        ) from None

@@ -71,7 +71,7 @@ def test_the_text_fits_a_terminal_and_ends_with_the_verdict(start: Start) -> Non
     (failing,) = (n for n, line in enumerate(lines) if line.startswith("  FAIL"))
     assert " key accepted " in lines[failing]
     assert any("fix: correct DEEPSEEK_API_KEY" in line for line in lines[failing:])
-    assert "  -     model          not checked: the API refuses the key" in lines
+    assert "  -     model           not checked: the API refuses the key" in lines
     assert "Mend this first: deepseek: key accepted: the API answered 401" in done.stdout
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.daemon import Daemon, Start
 from support.doctor import Report, free_port
 from support.remote import Site
 from support.standin import Standin
+from zbeam_shared.paths import OWN_FOLDER
 
 HERE_ALREADY = Path("/etc/zbeam/zbeam.toml").exists() or Path("/run/zbeam/zbeamd.sock").exists()
 CREDENTIAL = 'api_key_file = "$CREDENTIALS_DIRECTORY/deepseek.key"'
@@ -112,6 +114,60 @@ def test_the_number_in_an_old_lock_is_nobody(start: Start) -> None:
     report = Report(daemon)
     report.names("daemon", "there is no socket", status=69)
     assert str(os.getpid()) not in report.checks["daemon"]["fix"]
+
+
+# ---- its folder ---------------------------------------------------------------------------------
+
+
+def an_open_folder(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+
+
+def a_dangling_link(folder: Path) -> None:
+    folder.symlink_to("/nonexistent/zz")
+
+
+def nothing_above_it(folder: Path) -> None:
+    folder.parent.rmdir()
+
+
+@pytest.mark.parametrize("make", [an_open_folder, a_dangling_link, nothing_above_it])
+def test_a_folder_in_which_no_daemon_can_be_is_the_cause(
+    start: Start, make: Callable[[Path], None]
+) -> None:
+    """ "Start it with: zbeamd run --endpoint ..." would fail."""
+    daemon = start()
+    daemon.stop(keep=True)
+    folder = daemon.folder / "above/place"
+    folder.parent.mkdir()
+    make(folder)
+    endpoint = f"ipc://{folder}/zbeamd.sock"
+    report = Report(daemon, ZBEAM_CONFIG=str(daemon.config), ZBEAM_ENDPOINT=endpoint)
+    report.names("socket folder", str(folder), OWN_FOLDER, status=78, alone=False)
+    assert report.failed() == ["daemon", "socket folder"]
+    run = daemon.zbeamd("run", "--config", str(daemon.config))
+    assert run.returncode in (77, 78)
+    assert "rm " not in run.stderr and "chmod" not in run.stderr
+    # Nor does anybody else send one to such a place, with a configuration or without.
+    del daemon.environ["ZBEAM_CONFIG"]
+    texts = [Report(daemon).checks["daemon"]["fix"], daemon.client("generate", "x").stderr]
+    for text in texts:
+        assert "zbeamd run" not in text and OWN_FOLDER in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be told to change /run")
+def test_a_folder_of_the_system_is_left_as_it_is(start: Start) -> None:
+    daemon = start()
+    daemon.stop(keep=True)
+    (daemon.folder / "var").symlink_to("/run")
+    report = Report(
+        daemon,
+        ZBEAM_CONFIG=str(daemon.config),
+        ZBEAM_ENDPOINT=f"ipc://{daemon.folder}/var/zb-no-such.sock",
+    )
+    report.names("socket folder", OWN_FOLDER, status=78, alone=False)
+    assert "rm " not in json.dumps(report.found)
 
 
 # ---- its ports ----------------------------------------------------------------------------------

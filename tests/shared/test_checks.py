@@ -30,6 +30,7 @@ def checks(*found: str) -> list[Check]:
         (["fail daemon", "fail configuration"], "configuration", 78),
         (["fail daemon", "pass configuration", "fail key"], "key", 78),
         (["fail daemon", "pass configuration", "fail ports"], "ports", 78),
+        (["fail daemon", "pass configuration", "fail socket folder"], "socket folder", 78),
         (["fail daemon", "warn configuration"], "daemon", 69),
         (["fail tls", "fail configuration"], "tls", 1),
     ],
@@ -46,7 +47,7 @@ def test_long_texts_are_wrapped_below_themselves() -> None:
         Check(name="http", status="skip", detail="x" * 100, upstream="second"),
     ]
     lines = report(made)
-    assert lines[0].startswith("  FAIL  tls            word word")
+    assert lines[0].startswith("  FAIL  tls             word word")
     begin = lines[0].index("word")
     fix = next(n for n, line in enumerate(lines) if "fix: mend" in line)
     assert all(line[:begin].isspace() and line[begin] != " " for line in lines[1 : fix + 2])
@@ -55,6 +56,12 @@ def test_long_texts_are_wrapped_below_themselves() -> None:
     assert any("x" * 100 in line for line in lines)  # an address must be copied whole
     assert all(len(line) <= 80 for line in lines if "x" * 100 not in line)
     assert lines[-3].startswith("Mend this first: tls: word")
+
+
+def test_the_longest_name_of_a_check_keeps_its_column() -> None:
+    made = checks("pass remote clients", "pass tls")
+    clients, tls = (line.index("about") for line in report(made)[:2])
+    assert clients == tls
 
 
 def test_what_a_server_said_cannot_move_the_cursor() -> None:

@@ -82,14 +82,57 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int)
         paths.check_private_dir(str(tmp_path), UID)
     assert caught.value.code == "not_allowed"
     assert f"{mode:04o}" in caught.value.message
-    assert caught.value.hint == f"chmod go-w {tmp_path}"
 
 
-def test_nobody_is_told_to_shut_a_folder_that_is_for_all(tmp_path: Path) -> None:
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize("name", ["zbeam", "zbeam-1000"])
+def test_zbeams_own_folder_may_be_mended(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    folder.chmod(0o770)
+    assert hint_for(folder) == f"chmod go-w {folder}"
+    folder.rmdir()
+    folder.touch()
+    assert hint_for(folder) == f"move {folder} away"
+    folder.unlink()
+    folder.symlink_to(tmp_path)
+    assert hint_for(folder) == f"remove the link: rm {folder}"
+    if UID == 0:  # it may be somebody's trap, and is not ours to remove
+        os.lchown(folder, 12345, -1)
+        assert hint_for(folder) == paths.OWN_FOLDER
+
+
+def test_what_is_not_zbeams_is_to_stay_as_it_is(tmp_path: Path) -> None:
+    """Followed to the letter, rm /var/run or chmod go-w /tmp would harm the machine."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for mode in (0o1777, 0o777, 0o770):
+        folder.chmod(mode)
+        assert hint_for(folder) == paths.OWN_FOLDER
+    (tmp_path / "var").symlink_to(folder)
+    assert hint_for(tmp_path / "var") == paths.OWN_FOLDER
+    if UID == 0:
+        os.chown(folder, 12345, -1)
+        assert hint_for(folder) == paths.OWN_FOLDER
+
+
+def hint_for(folder: Path) -> str:
     with pytest.raises(ZbeamError) as caught:
-        paths.check_private_dir(str(tmp_path), UID)
-    assert caught.value.hint == "choose a folder that only you can write to"
+        paths.check_private_dir(str(folder), UID)
+    return caught.value.hint
+
+
+def test_where_a_daemon_could_put_its_socket(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    paths.check_socket_folder(f"{tmp_path}/s.sock", UID)
+    paths.check_socket_folder(f"{tmp_path}/folder/s.sock", UID)  # it makes that
+    (tmp_path / "file").touch(mode=0o700)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for folder in ("missing/folder", "file", "file/folder", "nowhere", "open"):
+        with pytest.raises(ZbeamError) as caught:
+            paths.check_socket_folder(f"{tmp_path}/{folder}/s.sock", UID)
+        assert caught.value.hint == paths.OWN_FOLDER, folder
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
