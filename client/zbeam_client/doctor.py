@@ -5,16 +5,14 @@ They are made before the daemon is asked for its own, and explain why it cannot 
 
 from __future__ import annotations
 
-import fcntl
-import grp
 import os
-import pwd
-import stat
+import resource
 import time
 from collections.abc import Mapping, Sequence
 
 from zbeam_client import endpoint as endpoints
 from zbeam_client.client import Client
+from zbeam_client.socket_facts import holder_of, mode_of, who_may
 from zbeam_shared import __version__, paths
 from zbeam_shared.checks import Check
 from zbeam_shared.errors import ZbeamError
@@ -27,14 +25,15 @@ _PROXIES = ("https_proxy", "http_proxy", "all_proxy")
 class Surroundings:
     """What lies between this process and the daemon.
 
-    ``endpoint`` is where a daemon answers, None if none does; ``absent`` is true when there is
-    none, as opposed to one that cannot be used.
+    ``endpoint`` is where a daemon answers, None if none does, and ``pid`` its process; ``absent``
+    is true when there is none, as opposed to one that cannot be used.
     """
 
     def __init__(self, option: str | None, environ: Mapping[str, str]) -> None:
         self.checks: list[Check] = []
         self.endpoint: str | None = None
         self.absent = False
+        self.pid: int | None = None
         self._option = option
         self._environ = environ
         self.given = endpoints.given(option, environ)
@@ -49,7 +48,7 @@ class Surroundings:
             name = {"not_allowed": "socket", "config_invalid": "endpoint"}.get(error.code, "daemon")
             fix = error.hint
             if isinstance(error, endpoints.ClosedError):
-                fix = f"{fix}. {_who_may(error.path)}"
+                fix = f"{fix}. {who_may(error.path)}"
             self._add(name, "fail", error.message, fix)
         else:
             self._add("endpoint", "pass", f"{found} ({self._origin(found)})")
@@ -85,11 +84,12 @@ class Surroundings:
             self._add("endpoint", "pass", f"{self.given} ({self._origin(self.given)})")
         fix = nobody.hint or endpoints.START_HINT
         path = paths.socket_path(self.given or paths.user_endpoint(self._environ, os.getuid()))
-        hidden = None if os.path.lexists(path) else _holder(path)
+        hidden = None if os.path.lexists(path) else holder_of(path)
         if hidden is not None:
-            pid, state = hidden
+            pid = hidden.pid
+            state = " (stopped)" if hidden.stopped else ""
             detail = f"none: process {pid} lives{state}, but its socket {path} is gone"
-            wake = f"kill -CONT {pid}, then " if state else ""
+            wake = f"kill -CONT {pid}, then " if hidden.stopped else ""
             fix = f"{wake}kill {pid}, unless it ends by itself when its requests are done; {fix}"
             self._add("daemon", "fail", detail, fix)
             return
@@ -135,7 +135,7 @@ class Surroundings:
     def _add_socket(self, endpoint: str) -> None:
         path = paths.socket_path(endpoint)
         folder = os.path.dirname(path)  # noqa: PTH120
-        detail = f"{_mode(path)}, in a folder {_mode(folder)}"
+        detail = f"{mode_of(path)}, in a folder {mode_of(folder)}"
         try:
             if path != paths.SYSTEM_SOCKET:
                 paths.check_private_dir(folder, os.getuid())
@@ -161,18 +161,10 @@ class Surroundings:
             if paths.is_remote(endpoint):
                 self._add(_remote_check(error), "fail", error.message, error.hint or "see its log")
                 return
-            what, fix = _process(paths.socket_path(endpoint))
-            detail = f"it takes connections, but does not answer{what}"
-            if managed and not what:
-                detail = "systemd listens there, and the daemon that it starts does not come up"
-                user = "" if endpoint == f"ipc://{paths.SYSTEM_SOCKET}" else "--user "
-                fix = f"journalctl {user}-u zbeamd says why; then systemctl {user}reset-failed"
-            if error.code != "daemon_unavailable":
-                detail = error.message
-            self._add("daemon", "fail", detail, fix or error.hint or "restart the daemon")
+            self._add_silence(endpoint, error, managed=managed)
             return
         ms = (time.monotonic() - began) * 1000
-        self.endpoint = endpoint
+        self.endpoint, self.pid = endpoint, pong.pid
         self._add("daemon", "pass", f"answers; pid {pong.pid}, up {pong.uptime_s:.0f} s", ms=ms)
         if pong.version == __version__:
             self._add("version", "pass", f"{__version__}, as this command")
@@ -191,6 +183,85 @@ class Surroundings:
                 f"another one listens at {others[0]}: each counts the account's limits alone",
                 "stop one of them, or give them different accounts",
             )
+
+    def _add_silence(self, endpoint: str, error: ZbeamError, *, managed: bool) -> None:
+        """Say why a daemon of this machine that takes connections did not answer a ping."""
+        path = paths.socket_path(endpoint)
+        if error.code == "internal":  # this process got no socket: the daemon was not asked
+            files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            self._add(
+                "file limit",
+                "fail",
+                f"the daemon cannot be asked from here: {error.message}",
+                f"this command may open {files} files: raise that where it is run (ulimit -n)",
+            )
+            return
+        if error.code == "bad_response":
+            self.checks = [
+                Check(
+                    name="endpoint",
+                    status="fail",
+                    detail=f"what listens at {path} is no zbeamd: it talks in another way",
+                    fix=endpoints.wrong_hint(endpoint, path),
+                )
+            ]
+            return
+        holder = holder_of(path)
+        if holder is not None and holder.stopped:
+            self._add(
+                "daemon",
+                "fail",
+                f"it takes connections, but does not answer; its process {holder.pid} is stopped",
+                f"kill -CONT {holder.pid}",
+            )
+        elif error.code != "daemon_unavailable":
+            self._add("daemon", "fail", error.message, error.hint or "restart the daemon")
+        elif holder is not None:
+            self._add(
+                "daemon",
+                "fail",
+                f"it takes connections, but does not answer; its process {holder.pid} lives",
+                f"see its log, then restart it (kill -9 {holder.pid})",
+            )
+        elif managed:
+            user = "" if endpoint == f"ipc://{paths.SYSTEM_SOCKET}" else "--user "
+            self._add(
+                "daemon",
+                "fail",
+                "systemd listens there, and the daemon that it starts does not come up",
+                f"journalctl {user}-u zbeamd says why; then systemctl {user}reset-failed",
+            )
+        else:
+            detail = "it takes connections, but does not answer"
+            self._add("daemon", "fail", detail, error.hint or "restart the daemon")
+
+    def add_end(self, pid: int) -> None:
+        """Say that a daemon went away while it was asked; it is looked at again since then."""
+        at = next((n for n, check in enumerate(self.checks) if check.name == "daemon"), None)
+        if at is None or self.pid == pid:
+            return
+        check = self.checks[at]
+        ended = "" if os.path.exists(f"/proc/{pid}") else " and ended"  # noqa: PTH110
+        self.checks[at] = check.replace(
+            status="fail" if check.status == "fail" else "warn",
+            detail=f"{check.detail}; process {pid}, which answered before, went away{ended}",
+            fix=check.fix or "its log may say why",
+        )
+
+    def add_state(self, found: JsonMap) -> None:
+        """Judge a daemon that answers by its status: one that drains takes no requests."""
+        if found.get("state") != "draining" or self.endpoint is None:
+            return
+        at = next(n for n, check in enumerate(self.checks) if check.name == "daemon")
+        waits = endpoints.is_managed(self.endpoint)
+        then = "those that come now wait for the next one" if waits else "it refuses all others"
+        left = found.get("requests", {}).get("active")
+        self.checks[at] = self.checks[at].replace(
+            status="warn" if waits else "fail",
+            detail=f"it drains, and ends when its requests are done ({left} are running); {then}",
+            fix=f"wait, or end it sooner: kill {self.pid}; then "
+            + ("systemd starts the next one" if waits else endpoints.start_hint(self.endpoint)),
+        )
 
     # ---- the environment --------------------------------------------------------------------
 
@@ -253,63 +324,3 @@ def _remote_check(error: ZbeamError) -> str:
     """Return the check that a failure at a remote endpoint belongs to."""
     names = {"not_allowed": "remote access", "config_invalid": "remote keys"}
     return names.get(error.code, "daemon")
-
-
-def _process(socket: str) -> tuple[str, str]:
-    """Say what the process that holds a socket is doing, and how to make it go on."""
-    holder = _holder(socket)
-    if holder is None:
-        return "", ""
-    pid, state = holder
-    if state:
-        return f"; its process {pid} is stopped", f"kill -CONT {pid}"
-    return f"; its process {pid} lives", f"see its log, then restart it (kill -9 {pid})"
-
-
-def _holder(socket: str) -> tuple[int, str] | None:
-    """Return the process that holds a socket's lock, and " (stopped)" if it is; None if none does.
-
-    The id in the file of a daemon that has ended may be anybody's by now: only who holds the
-    lock is a daemon. Looking takes it for a moment, which a daemon that starts waits for.
-    """
-    try:
-        with open(f"{socket}.lock", encoding="ascii") as file:  # noqa: PTH123
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pid = int(file.read(32))
-            else:
-                return None
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            state = file.read().rpartition(")")[2].split()[0]
-    except (OSError, ValueError, IndexError):
-        return None
-    return pid, " (stopped)" if state in "tT" else ""
-
-
-def _who_may(socket: str) -> str:
-    """Say which group may use a socket that we may not."""
-    folder = os.path.dirname(socket)  # noqa: PTH120
-    text = f"The folder is {_mode(folder)}"
-    try:
-        for_group = os.stat(folder).st_mode & stat.S_IXGRP  # noqa: PTH116
-    except OSError:
-        return text
-    if for_group:
-        return f"{text}: become a member of that group, then log in again"
-    return f"{text}: only its owner may"
-
-
-def _mode(path: str) -> str:
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        return f"that cannot be seen ({error.strerror})"
-    owner: str | int = found.st_uid
-    group: str | int = found.st_gid
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-        group = grp.getgrgid(found.st_gid).gr_name
-    except KeyError:
-        pass
-    return f"{stat.S_IMODE(found.st_mode):04o} {owner}:{group}"

@@ -119,7 +119,7 @@ def probe(endpoint: str, patience_s: float | None = None) -> None:
         raise ZbeamError(
             "config_invalid",
             f"wrong endpoint: {path} is not a socket",
-            hint=_wrong_hint(endpoint, path),
+            hint=wrong_hint(endpoint, path),
         )
     if code == errno.ECONNREFUSED:
         raise NoDaemonError(
@@ -132,7 +132,7 @@ def probe(endpoint: str, patience_s: float | None = None) -> None:
         raise ZbeamError(
             "config_invalid",
             f"wrong endpoint: {path} is not the socket of a daemon ({os.strerror(code)})",
-            hint=_wrong_hint(endpoint, path),
+            hint=wrong_hint(endpoint, path),
         )
     raise ZbeamError("daemon_unavailable", f"cannot connect to {path}: {os.strerror(code)}")
 
@@ -186,7 +186,7 @@ def _connect(path: str) -> int:
         plain.close()
 
 
-def _wrong_hint(endpoint: str, path: str) -> str:
+def wrong_hint(endpoint: str, path: str) -> str:
     """Return what to do about something at an endpoint that is no daemon's socket."""
     if endpoint in paths.candidates(os.environ, os.getuid()):
         return f"move {path} away: the daemon's socket belongs there"

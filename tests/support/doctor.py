@@ -19,12 +19,22 @@ class Report:
         daemon.environ.update(environ)
         done = daemon.client("doctor", "--json", *arguments, timeout=50)
         assert done.stdout, done.stderr
-        self.found: dict[str, Any] = json.loads(done.stdout)
-        self.status = done.returncode
+        self._read(json.loads(done.stdout), done.returncode)
+
+    @classmethod
+    def of(cls, found: dict[str, Any], status: int) -> Report:
+        """What a command found that was run by somebody else."""
+        report = cls.__new__(cls)
+        report._read(found, status)
+        return report
+
+    def _read(self, found: dict[str, Any], status: int) -> None:
+        self.found = found
+        self.status = status
         self.cause = self.found["cause"]
         self.checks = {check["name"]: check for check in self.found["checks"]}
         assert all(f"`{name}`" in DOCUMENTED for name in self.checks), list(self.checks)
-        assert self.found["ok"] is (done.returncode == 0)
+        assert self.found["ok"] is (status == 0)
         for check in self.found["checks"]:
             assert set(check) == {"name", "status", "detail", "fix", "ms", "upstream"}
             assert bool(check["fix"]) is (check["status"] in ("fail", "warn")), check

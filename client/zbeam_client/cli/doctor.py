@@ -25,6 +25,7 @@ from zbeam_shared.record import FieldError
 CHECK_S = 60.0
 """How long ``zbeamd check`` may take: its own bounds are shorter."""
 PROBE_S = 60.0
+AGAIN = "run zbeam-client doctor again"
 COLOURS = {"pass": "32", "warn": "33", "fail": "1;31", "skip": "2"}
 
 
@@ -51,7 +52,7 @@ def doctor(settings: Settings, *, probe: bool) -> int:
     Exit status:
        0  nothing failed (there may be warnings)
        1  a check failed
-      69  no daemon, or one that hangs, is the cause
+      69  no daemon, or one that hangs or drains, is the cause
       77  the socket is not yours, or a key is refused
       78  the configuration, the endpoint or the source of a key is the cause
     """
@@ -72,9 +73,12 @@ def doctor(settings: Settings, *, probe: bool) -> int:
     return exit_status(checks)
 
 
-def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
+def _diagnose(settings: Settings, *, probe: bool, lost: int | None = None) -> list[Check]:
+    """Return all checks; ``lost`` is the process of a daemon that went away under them before."""
     around = Surroundings(settings.endpoint, os.environ)
     around.look(settings.timeout)
+    if lost is not None:
+        around.add_end(lost)
     if around.absent and around.given and is_remote(around.given):
         return [*around.checks, _skipped("diagnosis", "run zbeam-client doctor on that host")]
     if around.absent:
@@ -83,12 +87,15 @@ def _diagnose(settings: Settings, *, probe: bool) -> list[Check]:
         return [*around.checks, _skipped("diagnosis", "the daemon cannot be asked")]
     with Client(around.endpoint, timeout_s=settings.timeout, autostart=False) as client:
         try:
-            path = str(client.status().get("config", {}).get("path"))
-            around.add_environment(path, client.config())
+            status = client.status()
+            around.add_state(status)
+            around.add_environment(str(status.get("config", {}).get("path")), client.config())
             found = [Check.from_map(entry, strict=False) for entry in client.doctor()]
         except FieldError as error:
             found = [_skipped("diagnosis", f"the daemon answered with what is no check ({error})")]
         except ZbeamError as error:
+            if error.code == "daemon_unavailable" and lost is None:
+                return _diagnose(settings, probe=probe, lost=around.pid)
             found = [_unanswered(error)]
         if probe:
             found = _with_probes(client, found)
@@ -102,7 +109,7 @@ def _skipped(name: str, why: str) -> Check:
 def _unanswered(error: ZbeamError) -> Check:
     if error.code == "bad_request" and "unknown message type" in error.message:
         return _skipped("diagnosis", "a daemon of this version does not know how: restart it")
-    return Check(name="diagnosis", status="fail", detail=error.message, fix=error.hint)
+    return Check(name="diagnosis", status="fail", detail=error.message, fix=error.hint or AGAIN)
 
 
 # ---- without a daemon -------------------------------------------------------------------------
