@@ -175,7 +175,7 @@ def _last_words(log: str, offset: int) -> list[str]:
 def _open_log(path: str) -> int:
     folder = os.path.dirname(path)  # noqa: PTH120
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
+        paths.make_private_dirs(folder)
         if _size(path) > LOG_LIMIT:
             os.replace(path, f"{path}.1")  # noqa: PTH105
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

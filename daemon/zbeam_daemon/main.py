@@ -210,6 +210,7 @@ def keygen(config: str | None, out: str | None) -> None:
     """
     from zbeam_daemon import keygen as keys
     from zbeam_daemon.config.load import ConfigInvalid, find_config
+    from zbeam_shared.paths import make_private_dirs
 
     environ = dict(os.environ)
     found = None
@@ -221,7 +222,8 @@ def keygen(config: str | None, out: str | None) -> None:
             path = found.key_file
         public = keys.write_pair(path)
         if found is not None:
-            found.clients_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+            make_private_dirs(str(found.clients_dir.parent))
+            found.clients_dir.mkdir(mode=0o755, exist_ok=True)
     except ConfigInvalid as error:
         _fail(str(error), EXIT_CONFIG)
     except ZbeamError as error:

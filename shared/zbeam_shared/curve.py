@@ -12,6 +12,7 @@ import os
 from typing import Literal, NamedTuple
 
 from zbeam_shared.errors import ZbeamError
+from zbeam_shared.paths import make_private_dirs
 
 Kind = Literal["public", "secret"]
 
@@ -90,7 +91,7 @@ def write_pair(path: str, *, secret: tuple[str, str], public: tuple[str, str]) -
     )
     written: list[str] = []
     try:
-        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120
+        make_private_dirs(os.path.dirname(path))  # noqa: PTH120
         for file, mode, text in files:
             fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             written.append(file)

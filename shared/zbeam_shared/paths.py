@@ -91,6 +91,21 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
     return bare, int(port)
 
 
+def make_private_dirs(path: str) -> None:
+    """Make a folder and what is missing above it, each with mode 0700 whatever the umask.
+
+    Raises ``OSError``. (``os.makedirs`` gives its mode to the last one only.)
+    """
+    if not path or os.path.isdir(path):  # noqa: PTH112
+        return
+    make_private_dirs(os.path.dirname(path))  # noqa: PTH120
+    try:
+        os.mkdir(path, 0o700)  # noqa: PTH102
+    except FileExistsError:
+        if not os.path.isdir(path):  # noqa: PTH112  else somebody else has just made it
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+
+
 def check_private_dir(path: str, uid: int) -> None:
     """Raise ``ZbeamError`` not_allowed unless the folder is ours (or root's) and not writable
     by others: whoever can write there can put their own socket in our place.

@@ -20,6 +20,7 @@ from zbeam_daemon.config.schema import (
     literal,
 )
 from zbeam_daemon.config.validate import Problem
+from zbeam_shared.paths import make_private_dirs
 
 _WIDTH = 88
 
@@ -87,9 +88,7 @@ def write_new(path: Path) -> None:
     Raises ConfigInvalid when something is there already, or nothing can be written.
     """
     try:
-        missing = [parent for parent in path.parents if not parent.exists()]
-        for parent in reversed(missing):
-            parent.mkdir(mode=0o700, exist_ok=True)
+        make_private_dirs(str(path.parent))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
             try:
