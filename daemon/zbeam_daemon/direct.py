@@ -27,6 +27,7 @@ from zbeam_shared.checks import Check
 RESOLVE_S = 5.0
 CONNECT_S = 10.0
 ANSWER_S = 8.0
+_NO_JSON: Any = object()
 _OF_AN_API = (401, 402, 403, 429)
 """Refusals of ``GET /models`` by which an API shows that it is one."""
 
@@ -143,6 +144,13 @@ class Direct:
     def _connect_fix(self, step: str, broke: ExchangeError | None) -> str:
         settings = self._settings
         host, port = _place(self._url)
+        refused = broke is not None and broke.verify_code is not None
+        if step == "tls" and self._tunnels and not refused:
+            return (
+                f"the proxy {masked_url(settings.proxy or '')} opened a tunnel to {host}:{port} "
+                'and no TLS came through it: check the proxy, or set proxy = "off"; it is from '
+                f"{self._configured}. Else that port speaks no TLS: check base_url"
+            )
         if step == "tls":
             return findings.tls_fix(
                 broke.verify_code if broke else None,
@@ -174,6 +182,13 @@ class Direct:
             return f"{variable} in the environment in which the daemon starts"
         return "proxy in the configuration"
 
+    @property
+    def _without_tls(self) -> str:
+        """What may be wrong with an address that begins with http://."""
+        if self._url.scheme == "https":
+            return ""
+        return "; if that port speaks TLS, base_url must begin with https://"
+
     def _certificate(self, ms: float) -> Check:
         assert self._session is not None
         return findings.certificate(
@@ -187,8 +202,11 @@ class Direct:
         try:
             status, headers, body = self._get("/models")
         except ExchangeError as error:
-            fix = "the API, or something in between, hangs or does not speak HTTP: check base_url"
-            self._fail("http", error.cause, fix, began)
+            between = "something in between"
+            if self._target is not self._url:
+                between = f"the proxy {masked_url(self._settings.proxy or '')}"
+            fix = f"the API, or {between}, hangs or does not speak HTTP: check base_url"
+            self._fail("http", error.cause, fix + self._without_tls, began)
         listed = _json(body)
         is_api = isinstance(listed, dict)
         said = (
@@ -197,11 +215,12 @@ class Direct:
         page = self._settings.base_url
         if not is_api and status != 503:
             what = f"{status}" if said is None else said.message
+            kind = "no JSON" if listed is _NO_JSON else "JSON, but not that of an API"
             self._fail(
                 "http",
-                f"GET /models is not answered by the API: {what}, no JSON",
+                f"GET /models is not answered by the API: {what}, {kind}",
                 f"open {page} in a browser: a login page of the network, a proxy's page, or a "
-                "wrong base_url",
+                f"wrong base_url{self._without_tls}",
                 began,
             )
         if said is not None and (300 <= status < 400 or status >= 500):
@@ -222,39 +241,46 @@ class Direct:
         self._key(status, said.message if said else "", said.hint if said else "")
         data = listed.get("data") if status == 200 else None
         if isinstance(data, list):
-            names = [str(m.get("id")) for m in data if isinstance(m, dict)]
+            found = [m.get("id") for m in data if isinstance(m, dict)]
+            names = [name for name in found if isinstance(name, str)]
             wanted, limits = self._settings.generation.model, self._settings.limits
             self._add(findings.model(wanted, names, limits.families))
         else:
             self._checks += findings.skipped(["model"], "the API gave no list of models")
-        self._balance()
+        self._balance(said.message if said is not None and status == 402 else "")
 
     def _key(self, status: int, said: str, fix: str) -> None:
         if status in (401, 403):
             self._fail("key accepted", said, fix)
-        if status == 200:
-            self._pass("key accepted", "by GET /models")
+        if status in (200, 402):  # for want of money it refuses a key that it knows
+            self._pass("key accepted", f"by GET /models ({status})")
         elif status == 429:
             self._add(
                 Check(
                     name="key accepted",
                     status="warn",
                     detail=said,
-                    fix="the account is at its limit: see the check of the limits",
+                    fix="wait, and ask again; if it stays so, somebody else uses the account too, "
+                    "or its limit has shrunk with its balance: requests get the same answer",
                 )
             )
         else:
             self._checks += findings.skipped(["key accepted"], said)
 
-    def _balance(self) -> None:
+    def _balance(self, refusal: str) -> None:
+        """Ask for the balance; ``refusal``: what it was that the API refused for want of it."""
         began = time.monotonic()
         try:
             status, _headers, body = self._get("/user/balance")
         except ExchangeError as error:
-            self._checks += findings.skipped(["balance"], error.cause)
+            if refusal:
+                self._add(findings.unpaid(refusal, None))
+            else:
+                self._checks += findings.skipped(["balance"], error.cause)
             return
-        found = _json(body) if status == 200 else None
-        check = findings.balance(found)
+        check = findings.balance(_json(body) if status == 200 else None)
+        if refusal:
+            check = findings.unpaid(refusal, check)
         ms = (time.monotonic() - began) * 1000
         self._add(check if check.status == "skip" else check.replace(ms=round(ms, 3)))
 
@@ -292,7 +318,7 @@ def _json(body: bytes) -> Any:
     try:
         return decode_json(body)
     except (ValueError, RecursionError):
-        return None
+        return _NO_JSON
 
 
 def _since(began: float | None) -> float | None:

@@ -119,14 +119,16 @@ def model(wanted: str, listed: Sequence[str], families: Mapping[str, Sequence[st
     names = {wanted}.union(*(family for family in families.values() if wanted in family))
     if wanted in listed:
         return Check(name="model", status="pass", detail=f"{wanted} is offered")
-    offered = ", ".join(listed[:8]) or "none"
     if wanted not in RETIRED and names & set(listed):
         return Check(name="model", status="pass", detail=f"{wanted} is another name of one offered")
+    if wanted not in RETIRED and not listed:
+        return skipped(["model"], "the API's list of models is empty")[0]
+    offered = f"one of: {', '.join(listed[:8])}" if listed else "one of the API's documentation"
     return Check(
         name="model",
         status="fail" if wanted in RETIRED else "warn",
         detail=f"{wanted} {'was retired' if wanted in RETIRED else 'is not offered'} by the API",
-        fix=f"set generation.model to one of: {offered}",
+        fix=f"set generation.model to {offered}",
     )
 
 
@@ -145,6 +147,22 @@ def balance(found: Any) -> Check:
             fix="top up the account",
         )
     return Check(name="balance", status="pass", detail=total)
+
+
+def unpaid(refusal: str, shown: Check | None) -> Check:
+    """Return the check of the balance where the API refuses what costs nothing for want of it.
+
+    ``shown`` is what the balance itself says, None if it was not told.
+    """
+    beside = ""
+    if shown is not None and shown.status == "pass":
+        beside = f"; and yet it shows a balance of {shown.detail}"
+    return Check(
+        name="balance",
+        status="fail",
+        detail=f"{refusal} (GET /models){beside}",
+        fix="top up the account; if it has money, ask whoever runs the API",
+    )
 
 
 def limits(learned: Mapping[str, tuple[int, int, int]]) -> Check:

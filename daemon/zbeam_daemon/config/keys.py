@@ -206,6 +206,10 @@ def _checked(text: str, where: str) -> Secret:
             f"{where} holds something that no key holds (a space, a line break, a control or a "
             "non-ASCII character): it must be the key alone, on one line"
         )
+    if key[0] in "\"'" or key[-1] in "\"'":
+        raise KeySourceError(
+            f"{where} has quotes round the key: they would be sent as part of it, take them away"
+        )
     if len(key) > 4096:
         raise KeySourceError(f"{where} is longer than 4096 characters: that is no key")
     return Secret(key)
