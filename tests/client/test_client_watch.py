@@ -21,21 +21,23 @@ import pytest
 from rich.console import Console
 
 from support.command import Command
-from support.fake_daemon import STATUS, FakeDaemon, reply
+from support.fake_daemon import STATUS, FakeDaemon, reply, silent
 from support.waiting import wait_until
 from zbeam_client.cli.screen import draw
-from zbeam_shared.messages import Status
+from zbeam_shared.messages import Ping, Status
 
 END = "\x1b[?1049l"
 """What switches a terminal back from its other screen."""
 
 
 class Terminal:
-    """A command on a terminal of 80 columns and 24 lines."""
+    """A command on a terminal of 24 lines."""
 
-    def __init__(self, command: Command, *args: str, term: str = "xterm") -> None:
+    def __init__(
+        self, command: Command, *args: str, term: str = "xterm", columns: int = 80
+    ) -> None:
         self.master, slave = pty.openpty()
-        self.resize(24, 80)
+        self.resize(24, columns)
         environ = {k: v for k, v in command.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             command.argv(*args),
@@ -149,6 +151,55 @@ def test_a_small_or_wide_window_is_filled_and_no_more() -> None:
         assert max(map(len, drawn(busy_status(), lines, columns))) <= columns
 
 
+FIGURES = {
+    "UPSTREAM": ("deepseek", "BREAKER open", "IDLE 3", "LEASED 1"),
+    "SLOTS": ("deepseek flash", "IN USE 1", "LIMIT 25", "QUEUED 3"),
+    "TOKENS": ("deepseek deepseek-flash", "OUTPUT 543k", "COST 1.5000"),
+    "CLIENT": ("client 0", "ACTIVE 1", "QUEUED 2", "TOTAL 3"),
+}
+"""What a narrow window must show, by table: the name, and the figures of its row."""
+
+
+@pytest.mark.parametrize("columns", [40, 60])
+@pytest.mark.parametrize("table", FIGURES)
+def test_a_narrow_window_keeps_names_and_what_matters(table: str, columns: int) -> None:
+    lines = drawn(busy_status(), 60, columns)
+    assert max(map(len, lines)) <= columns
+    at = next(n for n, line in enumerate(lines) if line.startswith(table))
+    name, *figures = FIGURES[table]
+    assert lines[at + 1].startswith(name), lines[at + 1]
+    for figure in figures:
+        title, _, value = figure.rpartition(" ")
+        end = lines[at].index(title) + len(title)
+        assert lines[at + 1][:end].split()[-1] == value or title == "BREAKER", (figure, lines[at:])
+    assert ("CONFIGURED" in "".join(lines)) is (columns == 60)
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80])
+def test_the_status_fits_a_narrow_terminal(
+    command: Command, daemon: FakeDaemon, columns: int
+) -> None:
+    clients = [{"name": "c" * 50, "remote": True, "active": 1, "queued": 2, "total": 3456}]
+    daemon.on(Status, reply({**busy_status(), "clients": clients}))
+    with terminal(command, "status", columns=columns) as shown:
+        shown.sees("3456")
+        assert shown.process.wait(10) == 0
+        lines = shown.read().splitlines()
+    assert max(map(len, lines)) <= columns
+    text = "\n".join(lines)
+    for title in ("IN USE", "QUEUED", "FIRST TOKEN", "OUTPUT", "COST", "ACTIVE", "cccccccccc"):
+        assert title in text, title
+    assert ("CONFIGURED" in text, "REMOTE" in text) == (columns > 40, columns == 80)
+
+
+def test_where_nobody_looks_the_status_is_as_wide_as_it_is(
+    command: Command, daemon: FakeDaemon
+) -> None:
+    command.environ["COLUMNS"] = "40"
+    done = command("status")
+    assert b"REASONING" in done.stdout and b"REMOTE" in done.stdout
+
+
 def test_names_of_callers_cannot_draw_on_the_screen() -> None:
     clients = [{"name": "\x1b[2J[bold]x\n" + "y" * 200, "active": 1, "queued": 0, "total": 1}]
     lines = drawn({**STATUS, "clients": clients})
@@ -179,6 +230,20 @@ def test_the_view_outlives_the_daemon_and_leaves_the_terminal_as_it_was(
         shown.read()
         assert END in shown.output, "the terminal is back on its own screen"
         assert "Traceback" not in shown.output
+
+
+def test_a_daemon_that_hangs_is_not_shown_as_running(command: Command, daemon: FakeDaemon) -> None:
+    with terminal(command, "status", "--watch") as shown:
+        shown.sees("LATENCY MS")
+        daemon.on(Status, silent)
+        daemon.on(Ping, silent)
+        shown.forget()
+        shown.sees("the daemon does not answer, waiting")
+        shown.sees("What was seen last, ")
+        seen = re.search(r"What was seen last, (\d+) s ago", shown.read())
+        assert seen is not None
+        assert int(seen[1]) >= 1
+        assert "no daemon" not in shown.read()
 
 
 def test_a_dumb_terminal_gets_plain_text(command: Command) -> None:

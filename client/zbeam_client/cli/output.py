@@ -176,12 +176,18 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     write_out("".join(f"{line}\n" for line in lines))
 
 
+def terminal_columns() -> int:
+    """Return how many columns the terminal has."""
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
 def _folded(line: str, indent: int) -> str:
     """Break a line between words to fit the terminal."""
-    import shutil
     import textwrap
 
-    columns = max(40, shutil.get_terminal_size().columns)
+    columns = max(40, terminal_columns())
     if len(line) <= columns:
         return line
     return textwrap.fill(

@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from zbeam_client.cli import output, status
+from zbeam_client.cli import narrow, output, status
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import PHASES
 
-NAME_WIDTH = 24
+_GAP = 1
 _TROUBLE = "bold red"
 
 
@@ -43,21 +43,22 @@ class Screen:
         """Draw the status. Its size is looked up each time: the window may have changed."""
         self._live.update(draw(found), refresh=True)
 
-    def show_absence(self, error: ZbeamError, last: dict[str, Any] | None) -> None:
+    def show_absence(self, error: ZbeamError, last: dict[str, Any] | None, age_s: float) -> None:
         """Draw that there is no answer, above what was known last."""
         lines: list[RenderableType] = [
             _line(status.absence(error), _TROUBLE),
             _line(error.message),
         ]
         if last is not None:
-            lines += [_line("What was seen last:", "dim"), draw(last)]
+            age = output.duration(age_s)
+            lines += [_line(f"What was seen last, {age} ago:", "bold"), draw(last)]
         self._live.update(Group(*lines), refresh=True)
 
 
 def draw(found: dict[str, Any]) -> RenderableType:
     """Return the status as lines and tables; of those below, the empty ones are left out."""
     upstreams = found.get("upstreams", {})
-    states = _table(
+    states = _Table(
         ("UPSTREAM", "BREAKER", "IDLE", "WARM", "LEASED", "OTHER", "REQ/S", "TOK/S"),
         (_upstream(name, one) for name, one in upstreams.items()),
         texts=2,
@@ -68,21 +69,21 @@ def draw(found: dict[str, Any]) -> RenderableType:
         for what, bad in _notes(one)
     ]
     tables = [
-        _table(
+        _Table(
             ("SLOTS", "IN USE", "LIMIT", "CONFIGURED", "QUEUED", "429S"),
             (_named(name, row) for name, one in upstreams.items() for row in _slots(one)),
         ),
-        _table(
+        _Table(
             ("LATENCY MS, P50/P99", "QUEUE", "CONNECT", "FIRST TOKEN", "TOTAL"),
             ([_name(name), *_latency(one)] for name, one in upstreams.items()),
         ),
-        _table(
+        _Table(
             ("TOKENS", "REQUESTS", "HIT", "MISS", "OUTPUT", "COST"),
             (_named(name, row) for name, one in upstreams.items() for row in _ledger(one)),
         ),
-        _table(*status.clients_table(found)),
+        _Table(*status.clients_table(found)),
     ]
-    return Group(*_daemon(found), states, *notes, *(one for one in tables if one.row_count))
+    return Group(*_daemon(found), states, *notes, *(one for one in tables if one.rows))
 
 
 def _daemon(found: dict[str, Any]) -> Iterator[Text]:
@@ -163,19 +164,33 @@ def _ledger(one: dict[str, Any]) -> list[list[Any]]:
     ]
 
 
-def _table(head: tuple[str, ...], rows: Iterable[list[Any]], *, texts: int = 1) -> Table:
-    """Return a table whose first ``texts`` columns are text, the others numbers."""
-    table = Table(
-        box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0), header_style="reverse"
-    )
-    for n, title in enumerate(head):
-        if n < texts:
-            table.add_column(title, no_wrap=True, ratio=1 if n == 0 else None)
-        else:
-            table.add_column(title, no_wrap=True, justify="right")
-    for row in rows:
-        table.add_row(*(v if isinstance(v, Text) else Text(output.cell(v)) for v in row))
-    return table
+class _Table:
+    """A table whose first ``texts`` columns are text, the others numbers.
+
+    Drawn without its least important columns where the window is too narrow for all.
+    """
+
+    def __init__(self, head: tuple[str, ...], rows: Iterable[list[Any]], *, texts: int = 1) -> None:
+        self._head = head
+        self._texts = texts
+        self.rows = [
+            [v if isinstance(v, Text) else Text(output.cell(v)) for v in row] for row in rows
+        ]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = [[text.plain for text in row] for row in self.rows]
+        shown = narrow.kept(self._head, cells, options.max_width, _GAP)
+        table = Table(
+            box=None, expand=True, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="reverse"
+        )
+        for n in shown:
+            if n < self._texts:
+                table.add_column(self._head[n], no_wrap=True, ratio=1 if n == 0 else None)
+            else:
+                table.add_column(self._head[n], no_wrap=True, justify="right")
+        for row in self.rows:
+            table.add_row(*(row[n] for n in shown))
+        yield table
 
 
 def _named(upstream: str, row: list[Any]) -> list[Any]:
@@ -183,7 +198,7 @@ def _named(upstream: str, row: list[Any]) -> list[Any]:
 
 
 def _name(text: str) -> str:
-    return output.short(text, NAME_WIDTH)
+    return output.short(text, narrow.NAME_WIDTH)
 
 
 def _line(text: str, style: str = "") -> Text:

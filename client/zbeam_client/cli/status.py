@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
-from zbeam_client.cli import output
+from zbeam_client.cli import narrow, output
 from zbeam_client.cli.daemon import describe_reload
 from zbeam_client.cli.options import Settings, with_common
+from zbeam_client.endpoint import NoDaemonError
 from zbeam_shared.balance import entries, suffices
 from zbeam_shared.errors import ZbeamError
 from zbeam_shared.messages import PHASES
@@ -33,6 +35,7 @@ Examples:
 def status(settings: Settings, *, watch: bool) -> int:
     """Show the daemon, its upstreams, requests and clients.
 
+    A terminal of less than 80 columns gets fewer columns; a pipe gets all, and --json everything.
     With --watch the view is renewed every second and survives a restart of the daemon; Ctrl-C
     ends it with exit status 130. With --watch --json it is one object a line and second.
     """
@@ -50,17 +53,26 @@ def status(settings: Settings, *, watch: bool) -> int:
 
 
 def print_status(found: dict[str, Any]) -> None:
-    """Print the status for a person: pairs and tables, at most 80 columns where names allow."""
+    """Print the status for a person: pairs and tables, at most 80 columns where names allow.
+
+    On a narrower terminal the tables have fewer columns.
+    """
     output.print_pairs(describe_daemon(found))
     for name, upstream in found.get("upstreams", {}).items():
         output.write_out("\n")
         output.print_pairs(describe_upstream(name, upstream))
         for head, rows in upstream_tables(upstream):
-            output.write_out("\n")
-            output.print_table(head, rows)
+            _print_table(head, rows)
     head, rows = clients_table(found)
     if rows:
-        output.write_out("\n")
+        _print_table(head, rows)
+
+
+def _print_table(head: tuple[str, ...], rows: list[list[Any]]) -> None:
+    output.write_out("\n")
+    if output.is_terminal(sys.stdout):
+        output.print_table(*narrow.fitted(head, rows, output.terminal_columns()))
+    else:
         output.print_table(head, rows)
 
 
@@ -259,8 +271,11 @@ def clients_table(found: dict[str, Any]) -> Table:
 
 def absence(error: ZbeamError) -> str:
     """Return in a few words what ``--watch`` is waiting for."""
-    gone = error.code == "daemon_unavailable"
-    return "no daemon, waiting" if gone else "no answer, waiting"
+    from zbeam_client.channel import DaemonGoneError
+
+    if isinstance(error, (NoDaemonError, DaemonGoneError)):
+        return "no daemon, waiting"
+    return "the daemon does not answer, waiting"
 
 
 def money(cost: float | None) -> str:

@@ -40,13 +40,14 @@ class Plain:
             print_status(found)
             output.write_out("\n")
 
-    def show_absence(self, error: ZbeamError, _last: dict[str, Any] | None) -> None:
+    def show_absence(self, error: ZbeamError, last: dict[str, Any] | None, age_s: float) -> None:
         """Print that there is no answer."""
         if self._json:
             output.print_json_line({"ok": False, "error": output.error_object(error)})
         else:
             why = output.one_line(error.message.removeprefix("no daemon: "))
-            output.write_out(f"{absence(error)}: {why}\n\n")
+            age = f" (last answer {output.duration(age_s)} ago)" if last is not None else ""
+            output.write_out(f"{absence(error)}: {why}{age}\n\n")
 
 
 def watch(settings: Settings, client: Client) -> NoReturn:
@@ -56,6 +57,7 @@ def watch(settings: Settings, client: Client) -> NoReturn:
     ``ZbeamError`` for what no waiting mends: a socket that may not be used, say.
     """
     last: dict[str, Any] | None = None
+    answered = 0.0
     try:
         with _view(settings) as view:
             while True:
@@ -65,8 +67,9 @@ def watch(settings: Settings, client: Client) -> NoReturn:
                 except ZbeamError as error:
                     if not error.retryable:
                         raise
-                    view.show_absence(error, last)
+                    view.show_absence(error, last, time.monotonic() - answered)
                 else:
+                    answered = time.monotonic()
                     view.show(last)
                 time.sleep(max(0.0, begun + EVERY_S - time.monotonic()))
     except Signalled as signalled:
