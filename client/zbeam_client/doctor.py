@@ -241,10 +241,9 @@ class Surroundings:
         if at is None or self.pid == pid:
             return
         check = self.checks[at]
-        ended = "" if os.path.exists(f"/proc/{pid}") else " and ended"  # noqa: PTH110
         self.checks[at] = check.replace(
             status="fail" if check.status == "fail" else "warn",
-            detail=f"{check.detail}; process {pid}, which answered before, went away{ended}",
+            detail=f"{check.detail}; process {pid}, which answered before, went away",
             fix=check.fix or "its log may say why",
         )
 

@@ -17,7 +17,7 @@ from zbeam_shared.errors import ZbeamError
 SOCKET_NAME = "zbeamd.sock"
 REMOTE = "tcp://"
 SYSTEM_SOCKET = f"/run/zbeam/{SOCKET_NAME}"
-OWN_FOLDER = "put the socket into a folder of your own, with --endpoint"
+OWN_FOLDER = "put the socket into a folder that is yours alone, with --endpoint"
 MAX_SOCKET_PATH = 107 - len(".admin")
 """Bytes: the kernel's sun_path holds 108 with its end mark."""
 

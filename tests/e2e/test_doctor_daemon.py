@@ -146,7 +146,7 @@ def test_a_daemon_that_is_killed_while_it_is_asked(start: Start, standin: Standi
         pid = daemon.pid
         daemon.stop(signal.SIGKILL, keep=True)
         found = report()
-    found.names("daemon", f"process {pid}", "went away and ended", "zbeamd run", status=69)
+    found.names("daemon", f"process {pid}", "went away", "zbeamd run", status=69)
 
 
 @pytest.mark.slow
