@@ -64,7 +64,7 @@ class Broker:
         self._calls = Calls(call, log)
         self._peers: dict[Peer, dict[bytes, Request]] = {}
         self._open: dict[Request, None] = {}
-        self._admission = Admission(self._start)
+        self._admission = Admission(self._start, self.clients)
         self._collector = Collector()
 
     # ---- what comes in ----------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Broker:
             fresh=message.fresh,
             deadline_s=message.deadline_s,
             on_delta=lambda deltas: self._on_delta(request, deltas),
-            wait_again=lambda delay_s: self._admission.wait_again(request, delay_s),
+            rest=lambda delay_s: self._admission.rest(request, delay_s),
         )
         outbox = Outbox(
             router, identity, request_id, stream=message.stream, credit=max(0, message.credit)

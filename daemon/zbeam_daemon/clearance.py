@@ -22,13 +22,17 @@ class Shared(Protocol):
 
 
 def wait_for_clearance(
-    upstream: Shared, deadline: float, clock: Callable[[], float], wait: Callable[[float], None]
+    upstream: Shared,
+    deadline: float,
+    clock: Callable[[], float],
+    wait: Callable[[float], ZbeamError | None],
 ) -> ZbeamError | None:
     """Wait until a request may start; returns an error when that is after its deadline.
 
-    ``wait`` lets so many seconds pass, ``clock`` tells the time (monotonic). It is looked again
-    after each wait: others may have been told to wait meanwhile (Retry-After), or have used
-    tokens. A turn that is not used, because the request gives up or is cancelled, goes to another.
+    ``wait`` lets so many seconds pass, or returns why this request may not wait; ``clock`` tells
+    the time (monotonic). It is looked again after each wait: others may have been told to wait
+    meanwhile (Retry-After), or have used tokens. A turn that is not used, because the request gives
+    up or is cancelled, goes to another.
     """
     rate = upstream.requests_rate
     turn: float | None = None  # when limits.requests_per_minute lets it start
@@ -55,7 +59,9 @@ def wait_for_clearance(
                     f"this request could start in {wait_s:.0f} s, after its deadline ({why})",
                     hint="try again then, or allow more time",
                 )
-            wait(wait_s)
+            refused = wait(wait_s)
+            if refused is not None:
+                return refused
     finally:
         if turn is not None:
             rate.give_back(turn)

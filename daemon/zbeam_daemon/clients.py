@@ -141,6 +141,11 @@ class Clients:
         self._accounts[client].queued -= 1
         self._accounts[client].active += 1
 
+    def waits(self, client: Client) -> None:
+        """Note that a request that ran waits again; ``started`` must follow."""
+        self._accounts[client].active -= 1
+        self._accounts[client].queued += 1
+
     def ended(self, client: Client, *, was_running: bool) -> None:
         """Note the end of a request."""
         account = self._accounts[client]

@@ -117,6 +117,7 @@ def _upstream(config: Config, upstream: Upstream) -> list[Check]:
             limits.family_of(upstream.settings.generation.model)[0],
             total=gate.total,
             room=gate.queue,
+            hold_s=upstream.backoff.hold(now),
             rate_wait_s=max(upstream.requests_rate.wait(now, 1.0), upstream.tokens_rate.wait(now)),
         ),
         findings.errors(

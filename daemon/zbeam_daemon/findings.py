@@ -189,22 +189,39 @@ def queue(
     *,
     total: int,
     room: int,
+    hold_s: float,
     rate_wait_s: float,
 ) -> Check:
     """Judge the slots and who waits for one.
 
-    ``families`` has in_use, limit and queued of each, ``family`` is the configured model's;
-    ``total`` bounds all of them together, ``room`` is how many may wait, ``rate_wait_s`` how long
-    the configured rates make the next request wait.
+    ``families`` has in_use, limit, queued and resting of each, ``family`` is the configured
+    model's; ``total`` bounds all of them together, ``room`` is how many may wait, ``hold_s`` how
+    long the API wants no requests, ``rate_wait_s`` how long the configured rates make the next
+    one wait.
     """
     in_use = sum(one["in_use"] for one in families.values())
     queued = sum(one["queued"] for one in families.values())
+    resting = sum(one["resting"] for one in families.values())
     taken = [f"{n} {f['in_use']} of {f['limit']}" for n, f in families.items() if _is_full(f)]
     if in_use >= total:
         taken = [f"{in_use} of {total} sessions (pool.max_sessions)"]
     slots = f"in use: {', '.join(taken) or in_use}"
     wanted = families.get(family)
-    shut = in_use >= total or (wanted is not None and (_is_full(wanted) or wanted["queued"] > 0))
+    shut = in_use >= total or (
+        wanted is not None and (_is_full(wanted) or wanted["queued"] > wanted["resting"])
+    )
+    wait_s = max(hold_s, rate_wait_s)
+    if wait_s and not shut and queued >= room:
+        by_api = wait_s == hold_s
+        why = "the API asked for that" if by_api else "by the configured rates"
+        return Check(
+            name="queue",
+            status="fail",
+            detail=f"requests are refused: the next could start in {wait_s:.0f} s ({why}), and "
+            f"the queue is full ({queued} wait, limits.queue is {room})",
+            fix="wait; raise limits.queue to let more wait"
+            + ("" if by_api else ", or the rates, if the account may"),
+        )
     if shut and queued >= room:
         return Check(
             name="queue",
@@ -214,11 +231,11 @@ def queue(
             fix="wait until one ends; raise limits.queue to let more wait, limits.concurrency or "
             "pool.max_sessions to let more run, within what the account may",
         )
-    if queued:
+    if queued > resting:
         return Check(
             name="queue",
             status="warn",
-            detail=f"requests wait for a slot: {queued}; {slots}",
+            detail=f"requests wait for a slot: {queued - resting}; {slots}",
             fix="each gets one when another request ends; limits.concurrency and "
             "pool.max_sessions say how many there are",
         )
@@ -228,6 +245,13 @@ def queue(
             status="warn",
             detail=f"the next request waits {rate_wait_s:.0f} s by the configured rates",
             fix="raise limits.requests_per_minute or limits.tokens_per_minute, if the account may",
+        )
+    if resting:
+        return Check(
+            name="queue",
+            status="warn",
+            detail=f"requests wait for a rate, or to be tried again: {resting}; {in_use} running",
+            fix="each goes on at its time; why there are failures the checks after this one say",
         )
     return Check(name="queue", status="pass", detail=f"nobody waits; {in_use} running")
 

@@ -57,7 +57,7 @@ class Generation:
         fresh: bool,
         deadline_s: float | None,
         on_delta: Callable[[list[JsonMap]], None],
-        wait_again: Callable[[float], None],
+        rest: Callable[[float], ZbeamError | None],
     ) -> None:
         self.machine = Machine("request", REQUEST)
         self.upstream = upstream
@@ -71,7 +71,7 @@ class Generation:
         self.deadline = self.history.started_at + self.patience_s
         self._fresh = fresh
         self._on_delta = on_delta
-        self._wait_again = wait_again
+        self._rest = rest
         self._answer = Answer()
         self._reader: Reader | None = None
         self._may_double = False  # the next try may be billed a second time
@@ -124,7 +124,7 @@ class Generation:
         stay until Python looks for such rings.
         """
         self.call = replace(self.call, body=b"")
-        self._on_delta = self._wait_again = _nothing
+        self._on_delta = self._rest = _nothing
 
     # ---- attempts ---------------------------------------------------------------------------
 
@@ -177,15 +177,16 @@ class Generation:
             self.machine.fire("retry")
             self.waiting_for = "retry"
             if delay_s:
-                self._wait_again(delay_s)
+                self._rest(delay_s)
             self.machine.fire("admit")
 
-    def _wait_in_queue(self, wait_s: float, waiting_for: str) -> None:
-        """Let time pass before the start, and others have the slot."""
+    def _wait_in_queue(self, wait_s: float, waiting_for: str) -> ZbeamError | None:
+        """Let time pass before the start, and others have the slot; returns why it may not."""
         self.machine.fire("retry")
         self.waiting_for = waiting_for
-        self._wait_again(wait_s)
+        refused = self._rest(wait_s)
         self.machine.fire("admit")
+        return refused
 
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
         """Make one attempt; returns (error, how it failed), both None on success.

@@ -280,7 +280,7 @@ PER_UPSTREAM = (
         ("family",), _gate("limit", other=False)),
     Row("gate_limit_configured", "gauge", "Slots that may be in use by the configuration.",
         ("family",), _gate("configured", other=False)),
-    Row("gate_queued", "gauge", "Requests that wait for a slot.",
+    Row("gate_queued", "gauge", "Requests that wait for a slot or their time.",
         ("family",), _gate("queued")),
     Row("gate_queue_max", "gauge", "Requests that may wait; one more is answered busy.",
         (), _one(lambda u: u.settings.limits.queue)),

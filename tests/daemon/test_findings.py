@@ -155,7 +155,7 @@ def test_the_last_requests(recent: str, status: str) -> None:
         assert f"{failed} of the last {len(recent)} failed" in check.detail
 
 
-FULL = {"in_use": 1, "limit": 1}
+FULL = {"in_use": 1, "limit": 1, "resting": 0}
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,33 @@ FULL = {"in_use": 1, "limit": 1}
 def test_the_queue(
     families: dict[str, Any], total: int, room: int, rate_wait_s: float, status: str
 ) -> None:
-    check = findings.queue(families, "flash", total=total, room=room, rate_wait_s=rate_wait_s)
+    check = findings.queue(
+        families, "flash", total=total, room=room, hold_s=0.0, rate_wait_s=rate_wait_s
+    )
     assert check.status == status
     assert bool(check.fix) is (status != "pass")
+
+
+@pytest.mark.parametrize(
+    ("resting", "hold_s", "rate_wait_s", "status", "says"),
+    [
+        (4, 0.0, 0.0, "warn", "to be tried again: 4"),
+        (4, 60.0, 0.0, "warn", "to be tried again: 4"),
+        (4, 0.0, 60.0, "warn", "60 s by the configured rates"),
+        (5, 0.0, 0.0, "warn", "to be tried again: 5"),  # the next one may run
+        (5, 60.0, 1.0, "fail", "in 60 s (the API asked for that), and the queue is full (5 wait"),
+        (5, 1.0, 60.0, "fail", "in 60 s (by the configured rates), and the queue is full (5 wait"),
+    ],
+)
+def test_those_who_wait_for_their_time_fill_the_queue_too(
+    resting: int, hold_s: float, rate_wait_s: float, status: str, says: str
+) -> None:
+    families = {"flash": {"in_use": 0, "limit": 9, "queued": resting, "resting": resting}}
+    check = findings.queue(
+        families, "flash", total=10, room=5, hold_s=hold_s, rate_wait_s=rate_wait_s
+    )
+    assert (check.status, bool(check.fix)) == (status, True)
+    assert says in check.detail
 
 
 def test_an_idle_limit_that_leaves_nothing_warm() -> None:

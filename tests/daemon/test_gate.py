@@ -36,7 +36,7 @@ def test_a_free_slot_is_given_at_once() -> None:
     gate = Gate(total=MANY, queue=MANY)
     tickets = [submitted(gate, "a", ceiling=2) for _ in range(3)]
     assert [ticket.admitted for ticket in tickets] == [True, True, False]
-    assert gate.snapshot() == {"flash": {"in_use": 2, "limit": 2, "queued": 1}}
+    assert gate.snapshot() == {"flash": {"in_use": 2, "limit": 2, "queued": 1, "resting": 0}}
 
 
 def test_a_slot_that_comes_back_goes_to_the_one_who_waited_longest() -> None:
@@ -75,14 +75,50 @@ def test_leaving_and_coming_back_does_not_win_a_turn() -> None:
 
 def test_who_tries_again_comes_before_its_clients_others_whatever_the_queue_holds() -> None:
     gate = Gate(total=MANY, queue=2)
-    running, second, third = (submitted(gate, "a") for _ in range(3))
-    assert gate.leave(running) == [second]
-    submitted(gate, "a")
+    again, second, third = (submitted(gate, "a") for _ in range(3))
+    assert gate.rest(again) == [second]
     assert gate.submit("a", "flash", 1) is None, "the queue is full"
-    again = gate.submit("a", "flash", 1, again=True)
-    assert again is not None
+    gate.resume(again, 1)
     assert (gate.position(again), gate.position(third)) == (1, 2)
     assert gate.leave(second) == [again]
+
+
+def test_who_waits_for_its_time_has_no_slot_and_counts_as_one_who_waits() -> None:
+    gate = Gate(total=MANY, queue=2)
+    tickets = [submitted(gate, "a", ceiling=5) for _ in range(3)]
+    assert [gate.rest(ticket, newcomer=True) for ticket in tickets] == [[], [], None]
+    assert tickets[2].admitted, "it was refused, and has still to leave"
+    assert gate.leave(tickets[2]) == []
+    assert gate.snapshot() == {"flash": {"in_use": 0, "limit": 5, "queued": 2, "resting": 2}}
+    assert gate.position(tickets[0]) == 0
+    gate.resume(tickets[0], 5)
+    assert tickets[0].admitted
+    assert gate.leave(tickets[1]) == []
+    assert (gate.in_use, gate.queued) == (1, 0)
+
+
+def test_no_newcomer_takes_the_place_of_one_that_waited_or_was_tried() -> None:
+    gate = Gate(total=MANY, queue=1)
+    tried, queued = submitted(gate, "a"), submitted(gate, "b")
+    assert gate.rest(tried) == [queued]
+    assert gate.submit("c", "flash", 1) is None, "one waits to be tried again"
+    assert gate.rest(queued, newcomer=True) == [], "it waited for its slot; now it waits for a rate"
+    assert gate.queued == 2
+    gate.resume(queued, 1)
+    assert gate.rest(queued, newcomer=True) == [], "and again"
+
+
+def test_all_together_are_bounded_while_everybody_fails_and_waits_to_try_again() -> None:
+    gate = Gate(total=3, queue=2)
+    resting = []
+    while (ticket := gate.submit("a", "flash", 9)) is not None:
+        gate.rest(ticket)  # its slot is free: the next one would be let in, and so without end
+        resting.append(ticket)
+        assert len(resting) <= 5
+    assert len(resting) == 5, "slots and places in the queue"
+    for ticket in resting:
+        gate.resume(ticket, 9)
+    assert [ticket.admitted for ticket in resting].count(True) == 3
 
 
 def test_a_place_does_not_count_more_than_wait() -> None:
@@ -120,7 +156,7 @@ def test_a_full_queue_refuses_at_once_and_counts_nothing() -> None:
     gate = Gate(total=MANY, queue=0)
     submitted(gate, "a")
     assert gate.submit("b", "flash", 1) is None
-    assert gate.snapshot() == {"flash": {"in_use": 1, "limit": 1, "queued": 0}}
+    assert gate.snapshot() == {"flash": {"in_use": 1, "limit": 1, "queued": 0, "resting": 0}}
     # Another family has room of its own.
     assert submitted(gate, "b", "pro").admitted
 
@@ -241,6 +277,7 @@ class GateMachine(RuleBasedStateMachine):
         self.ceilings = ceilings
         self.running: list[Ticket] = []
         self.waiting: list[Ticket] = []  # in order of arrival
+        self.resting: list[Ticket] = []
         # How often each other client had its turn while this one was waiting for one, and
         # the one client was waiting all the time.
         self.overtaken: Counter[tuple[str, str, str]] = Counter()
@@ -286,7 +323,9 @@ class GateMachine(RuleBasedStateMachine):
             and len(self.in_family(self.running, family)) < self.ceilings[family]
             and not self.in_family(self.waiting, family)
         )
-        full = len(self.waiting) >= self.gate.queue
+        full = len(self.waiting + self.resting) >= self.gate.queue
+        everybody = len(self.running + self.waiting + self.resting)
+        room = room and everybody < self.gate.total + self.gate.queue
         ticket = self.gate.submit(client, family, self.ceilings[family])
         assert (ticket is None) is (full and not room)
         if ticket is not None:
@@ -307,17 +346,53 @@ class GateMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(getattr(self, "running", None)))
     @rule(data=st.data())
-    def try_again(self, data: st.DataObject) -> None:
-        """One that failed gives its slot back for a while, and then comes before its own."""
+    def rest(self, data: st.DataObject) -> None:
+        """One that failed gives its slot back for a while."""
         ticket = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
-        client, family = ticket.client, ticket.family
-        self.admitted(self.gate.leave(ticket))
-        back = self.gate.submit(client, family, self.ceilings[family], again=True)
-        assert back is not None, "no queue is too full for it"
-        if back.admitted:
-            self.running.append(back)
+        self.resting.append(ticket)
+        admitted = self.gate.rest(ticket)
+        assert admitted is not None, "no queue is too full for it"
+        self.admitted(admitted)
+        self.nothing_fits()
+
+    @precondition(lambda self: bool(getattr(self, "running", None)))
+    @rule(data=st.data())
+    def rest_before_the_first_try(self, data: st.DataObject) -> None:
+        """One that was never tried does so only while the queue is not full."""
+        ticket = data.draw(st.sampled_from(self.running))
+        full = len(self.waiting + self.resting) >= self.gate.queue
+        waited = ticket.waited
+        admitted = self.gate.rest(ticket, newcomer=True)
+        assert (admitted is None) is (full and not waited)
+        if admitted is None:
+            assert ticket.admitted
+            return
+        self.running.remove(ticket)
+        self.resting.append(ticket)
+        self.admitted(admitted)
+        self.nothing_fits()
+
+    @precondition(lambda self: bool(getattr(self, "resting", None)))
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        """Its time has come: it comes before its client's others, whatever the queue holds."""
+        self.come_back(self.resting.pop(data.draw(st.integers(0, len(self.resting) - 1))))
+        self.nothing_fits()
+
+    def come_back(self, ticket: Ticket) -> None:
+        self.gate.resume(ticket, self.ceilings[ticket.family])
+        if ticket.admitted:
+            self.running.append(ticket)
         else:
-            self.waiting.insert(0, back)
+            self.waiting.insert(0, ticket)
+        assert not ticket.resting
+
+    @precondition(lambda self: bool(getattr(self, "resting", None)))
+    @rule(data=st.data())
+    def cancel_while_resting(self, data: st.DataObject) -> None:
+        ticket = self.resting.pop(data.draw(st.integers(0, len(self.resting) - 1)))
+        assert self.gate.leave(ticket) == []
+        assert self.gate.leave(ticket) == []
         self.nothing_fits()
 
     @precondition(lambda self: bool(getattr(self, "waiting", None)))
@@ -350,18 +425,20 @@ class GateMachine(RuleBasedStateMachine):
         if not hasattr(self, "gate"):
             return
         gate = self.gate
-        assert (gate.in_use, gate.queued) == (len(self.running), len(self.waiting))
+        waiting = self.waiting + self.resting
+        assert (gate.in_use, gate.queued) == (len(self.running), len(waiting))
         for family, found in gate.snapshot().items():
             assert found["in_use"] == len(self.in_family(self.running, family))
-            assert found["queued"] == len(self.in_family(self.waiting, family))
+            assert found["queued"] == len(self.in_family(waiting, family))
+            assert found["resting"] == len(self.in_family(self.resting, family))
         assert all(ticket.admitted for ticket in self.running)
-        assert not any(ticket.admitted for ticket in self.waiting)
+        assert not any(ticket.admitted for ticket in waiting)
 
     @invariant()
     def a_place_is_never_better_than_the_truth(self) -> None:
         if not hasattr(self, "gate"):
             return
-        for ticket in self.running:
+        for ticket in self.running + self.resting:
             assert self.gate.position(ticket) == 0
         for ticket in self.waiting:
             gate, twin = copy.deepcopy((self.gate, ticket))
@@ -379,6 +456,8 @@ class GateMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         # Whoever waits is served in the end, if only those who run go home.
+        while getattr(self, "resting", None):
+            self.come_back(self.resting.pop())
         while getattr(self, "running", None):
             self.admitted(self.gate.leave(self.running.pop(0)))
         if hasattr(self, "gate"):

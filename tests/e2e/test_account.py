@@ -155,6 +155,50 @@ def test_tokens_that_were_used_are_owed_by_the_next_request(start: Start, standi
     assert "per_minute" in error.message
 
 
+@pytest.mark.parametrize(
+    ("limits", "rule", "held", "says"),
+    [
+        (
+            "",
+            "[[rule]]\nnth = 1\nstatus = 503\nretry_after = 500\n",
+            1,
+            "the API takes no requests for ",
+        ),
+        ("requests_per_minute = 1", "", 0, "by limits.*_per_minute the next could start in"),
+    ],
+    ids=["retry-after", "rate"],
+)
+def test_a_crowd_that_waits_for_its_time_is_bounded_by_the_queue_and_seen(
+    start: Start, standin: Standin, limits: str, rule: str, held: int, says: str
+) -> None:
+    standin.set_scenario(rule)
+    daemon = start(warm=0, limits=f"queue = 5\n{limits}")
+    peer = daemon.peer()
+    peer.generate(request_id=b"first", deadline_s=1000.0)
+    if held:  # it waits to be tried again, and those after it by what it was told
+        wait_until(lambda: daemon.ask(m.Status())["requests"]["queued"] == 1)
+    else:
+        peer.result()
+    for n in range(60):
+        peer.generate(request_id=b"%d" % n, deadline_s=1000.0)
+    refused: dict[bytes, m.Error] = {}
+    while len(refused) < 60 - (5 - held):
+        request_id, message = peer.receive(20.0)
+        if isinstance(message, m.Error):
+            assert (message.code, message.retryable) == ("busy", True), message
+            assert "the queue is full (5 requests wait; " in message.message
+            assert says in message.message
+            refused[request_id] = message
+    assert b"first" not in refused, "what was tried is not thrown out for newcomers"
+    status = daemon.ask(m.Status())
+    assert (status["requests"]["active"], status["requests"]["queued"]) == (0, 5)
+    assert (flash(daemon)["in_use"], flash(daemon)["queued"]) == (0, 5)
+    assert sum(client["queued"] for client in status["clients"]) == 5
+    peer.close()  # its requests are cancelled
+    wait_until(lambda: flash(daemon)["queued"] == 0)
+    assert all(c["active"] == c["queued"] == 0 for c in daemon.ask(m.Status())["clients"])
+
+
 def test_the_end_of_the_balance_is_seen_before_the_first_402(
     start: Start, standin: Standin
 ) -> None:
