@@ -27,6 +27,7 @@ import urllib3.connection
 import urllib3.connectionpool
 import urllib3.util.connection
 
+from zbeam_daemon import lookup
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
 from zbeam_daemon.turns import give_turn
 
@@ -60,7 +61,7 @@ def _connect_tcp(host: str, port: int | None) -> socket.socket:
     back, and stays open with nobody to use it.
     """
     usable = urllib3.util.connection.allowed_gai_family()
-    found = socket.getaddrinfo(host.strip("[]"), port, usable, socket.SOCK_STREAM)
+    found = lookup.addresses(host.strip("[]"), port, usable)
     refused = OSError(f"{host} has no address")
     last = len(found) - 1
     for n, (family, kind, protocol, _, address) in enumerate(found):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from zbeam_daemon import findings
+from zbeam_daemon import findings, lookup
 from zbeam_daemon.answer import decode_json
 from zbeam_daemon.config.keys import ENVIRONMENT
 from zbeam_daemon.config.settings import UpstreamSettings
@@ -97,7 +97,7 @@ class Direct:
         began = time.monotonic()
         try:
             with within(RESOLVE_S):
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = lookup.addresses(host, port)
         except (socket.gaierror, UnicodeError, TimeUp) as error:
             cause = error.strerror if isinstance(error, socket.gaierror) else str(error)
             unsure = isinstance(error, TimeUp) or getattr(error, "errno", 0) == -3

@@ -17,18 +17,22 @@ from pathlib import Path
 import pytest
 import trustme
 
+from support.daemon import Daemon
 from support.matrix import Cell, Rig, parametrize
 from support.nameserver import Nameserver
 from support.relay import Relay
 from support.standin import Standin
 from support.steps import Step, noticed
+from support.waiting import wait_until
 from zbeam_daemon.connection import ADDRESS_S
 
 NAME = "api.test"
 DEAD, LIVE = "127.0.0.2", "127.0.0.3"
 """Addresses that the resolver gives in the order of its file; it puts 127.0.0.1 before others."""
-RESOLVER = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
-"""Port 53 of an address of this process's own: others may run the same cells at the same time."""
+RESOLVER, HUNG_RESOLVER = (
+    f"127.{n}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}" for n in (77, 78)
+)
+"""Port 53 of addresses of this process's own: others may run the same cells at the same time."""
 FOR_GOOD = {"code": "upstream_unavailable", "attempts": (None,) * 3, "started": 0}
 SCRIPT = """\
 mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"
@@ -220,3 +224,48 @@ def test_cell(rig: Rig, cell: Cell) -> None:
     asked = rig.nameserver.asked
     rig.check(cell)
     assert rig.nameserver.asked > asked or "nameserver" not in cell.fault or cell.reused
+
+
+OTHER = """
+[upstream.{name}]
+base_url = "http://{host}:{port}"
+api_key_env = "DEEPSEEK_API_KEY"
+[upstream.{name}.generation]
+model = "deepseek-flash"
+max_tokens = 4000
+temperature = 0.1
+thinking = "disabled"
+[upstream.{name}.pool]
+warm = 0
+[upstream.{name}.limits]
+balance_interval_s = 0
+"""
+
+
+@pytest.mark.fast
+@HERE
+def test_a_name_server_that_hangs_holds_up_no_other_upstream(tmp_path: Path) -> None:
+    hosts, resolv_conf = tmp_path / "hosts", tmp_path / "resolv.conf"
+    hosts.write_text(f"{LIVE} localhost\n")
+    resolv_conf.write_text(f"nameserver {HUNG_RESOLVER}\noptions timeout:20 attempts:1\n")
+    places = {"address": LIVE, "known": "localhost"}
+    launcher = ("unshare", "--mount", "sh", "-c", SCRIPT, str(hosts), str(resolv_conf))
+    with Standin() as standin, Nameserver(HUNG_RESOLVER) as nameserver:
+        nameserver.mode = "silent"
+        others = "".join(
+            OTHER.format(name=name, host=host, port=standin.port) for name, host in places.items()
+        )
+        url = f"https://{NAME}:{standin.port}"
+        quick = 'log_level = "debug"\ndrain_s = 0.2'
+        with (
+            Daemon(standin, base_url=url, daemon=quick, extra=others, launcher=launcher) as daemon,
+            daemon.peer() as hanging,
+            daemon.peer() as peer,
+        ):
+            for n in range(40):
+                hanging.generate(request_id=b"%d" % n, deadline_s=60.0)
+            wait_until(lambda: nameserver.asked)
+            for name in places:
+                # Less than the name server's silence lasts: no thread was waited for.
+                peer.generate(upstream=name, deadline_s=10.0)
+                assert peer.result().finish_reason == "stop"
