@@ -392,7 +392,6 @@ class GateMachine(RuleBasedStateMachine):
     def cancel_while_resting(self, data: st.DataObject) -> None:
         ticket = self.resting.pop(data.draw(st.integers(0, len(self.resting) - 1)))
         assert self.gate.leave(ticket) == []
-        assert self.gate.leave(ticket) == []
         self.nothing_fits()
 
     @precondition(lambda self: bool(getattr(self, "waiting", None)))

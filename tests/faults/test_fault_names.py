@@ -246,9 +246,9 @@ balance_interval_s = 0
 @HERE
 def test_a_name_server_that_hangs_holds_up_no_other_upstream(tmp_path: Path) -> None:
     hosts, resolv_conf = tmp_path / "hosts", tmp_path / "resolv.conf"
-    hosts.write_text(f"{LIVE} localhost\n")
+    hosts.write_text("127.0.0.1 localhost\n")
     resolv_conf.write_text(f"nameserver {HUNG_RESOLVER}\noptions timeout:20 attempts:1\n")
-    places = {"address": LIVE, "known": "localhost"}
+    places = {"address": "127.0.0.1", "known": "localhost"}
     launcher = ("unshare", "--mount", "sh", "-c", SCRIPT, str(hosts), str(resolv_conf))
     with Standin() as standin, Nameserver(HUNG_RESOLVER) as nameserver:
         nameserver.mode = "silent"
