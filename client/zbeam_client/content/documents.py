@@ -16,6 +16,10 @@ import yaml
 MAX_VALUES = 4_000_000
 """Values of one document, those behind an alias counted wherever the alias stands."""
 MAX_DEPTH = 64
+_LONGEST_NUMBER = 1_000
+"""Characters. 0xFFF... is read at any length, and Python prints no number of over 4,300 digits: no
+prompt could hold it. And 1:59:59:... takes time by the square of its length.
+"""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 
@@ -168,13 +172,15 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         tag = node.tag
-        if tag in (f"{_TAG}str", f"{_TAG}timestamp"):
-            return node.value
+        if tag in (f"{_TAG}str", f"{_TAG}timestamp", f"{_TAG}value"):
+            return node.value  # !!value is a plain =
         if tag not in (f"{_TAG}int", f"{_TAG}float", f"{_TAG}bool", f"{_TAG}null"):
             raise _at(node, f"{_short(tag)} is not supported here")
+        if len(node.value) > _LONGEST_NUMBER:
+            raise _at(node, f"a number of more than {_LONGEST_NUMBER:,} characters")
         try:
             value = self._loader.construct_object(node)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise _at(node, f"{node.value[:40]!r} is not a {_short(tag)}") from None
         if isinstance(value, float) and not math.isfinite(value):
             return node.value

@@ -33,6 +33,8 @@ def parsed(text: str) -> tuple[Any, str]:
         ("a: &x {p: 1}\nb: &y {p: 2, q: 2}\nc: {<<: [*x, *y]}",
          {"a": {"p": 1}, "b": {"p": 2, "q": 2}, "c": {"p": 1, "q": 2}}),
         ("a: .nan", {"a": ".nan"}),
+        ("sign: =", {"sign": "="}),
+        (f"a: 0x{'F' * 900}", {"a": 16**900 - 1}),
         ("\ufeffa: Al₂O₃".removeprefix("\ufeff"), {"a": "Al₂O₃"}),
     ],
 )  # fmt: skip
@@ -58,6 +60,10 @@ def test_yaml_is_read_as_people_mean_it(text: str, value: Any) -> None:
         ("- " * 50_000 + "x", "depth"),
         ("a: {<<: 5}", "line 1: << takes a map"),
         (f"a: {'9' * 5000}", "line 1: "),
+        # Read at any length, and then no prompt could hold it: its dependents would never be made.
+        (f"b: 1\na: -0x{'F' * 5000}", "line 2: a number of more than 1,000 characters"),
+        (f"a: 1{':59' * 500_000}", "line 1: a number of more than 1,000 characters"),
+        (f"a: 1{':59' * 200}.5", "is not a !!float"),
         ("a: !!int x", "line 1: 'x' is not a !!int"),
     ],
 )
