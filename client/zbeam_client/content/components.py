@@ -195,7 +195,12 @@ def _schema(found: Any, folder: str, root: Path, place: Place) -> dict[str, Any]
 
 def _read_schema(name: str, folder: str, root: Path, place: Place) -> Any:
     file = Path(folder, name)
-    if not (root / file).resolve().is_relative_to(root.resolve()):
+    try:
+        inside = (root / file).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+        place.add(f"{name!r} cannot be a file's name", "checks.schema")
+        return None
+    if not inside:
         place.add(f"{name!r} is outside the data's folder", "checks.schema")
         return None
     problems = Problems()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def load_project(data: Path) -> Project:
     those that only a selection shows. Raises ``ZbeamError`` bad_request if ``data`` is not a
     folder.
     """
-    if not data.is_dir():
+    if not os.path.isdir(data):  # noqa: PTH112  Path's own raises for a name that is too long
         raise ZbeamError(
             "bad_request",
             f"{data} is not a folder",

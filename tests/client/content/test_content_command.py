@@ -70,3 +70,19 @@ def test_a_folder_without_data(nobody: Command, site: Site) -> None:
     assert "2 problems" in head
     (line,) = lines(nobody("materials", "--data", str(site.root / "nowhere")))
     assert "is not a folder; --data is the folder that holds data/materials.yaml" in line
+
+
+def test_names_that_are_too_long_for_a_file_are_told_as_any_other(
+    nobody: Command, site: Site
+) -> None:
+    long = "n" * 300
+    run = ["generate", "--all", "--components", "caption"]
+    (line,) = lines(nobody("materials", "--data", long))
+    assert f"{long} is not a folder" in line
+    (line,) = lines(nobody(*run, "--data", long))
+    assert f"{long} is not a folder" in line
+    (line,) = lines(nobody("validate", str(site.root), "--data", long))
+    assert f"{long}/components is not a folder" in line
+    # A caption needs the files of a component that is not part of this run.
+    (line,) = lines(nobody(*run, "--data", str(site.root), "--out", long))
+    assert "needs files of frontmatter that are not there" in line

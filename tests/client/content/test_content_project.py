@@ -260,6 +260,8 @@ def test_files_that_are_no_files(site: Site) -> None:
         ("template: x\nchecks: {form: yaml, schema: {type: 5}}", "checks.schema: is not a JSON"),
         ("template: x\nchecks: {form: yaml, schema: none.json}", "none.json: is missing"),
         ("template: x\nchecks: {form: yaml, schema: ../../../../etc/x}", "outside the data's"),
+        ('template: x\nchecks: {form: yaml, schema: "a\\0b"}', "'a\\x00b' cannot be a file's name"),
+        (f"template: x\nchecks: {{form: yaml, schema: {'n' * 300}}}", "cannot be read: File name"),
         ("template: x\nchecks: {form: yaml, schema: {$ref: 'http://a.b/c'}}",
          "checks.schema: $ref 'http://a.b/c' leads nowhere"),
         ("template: x\ntemplate: y", "line 2: key 'template' stands twice"),
