@@ -213,4 +213,5 @@ def _placeholders(text: str, forbidden: tuple[str, ...]) -> list[str]:
 def _pattern(forbidden: tuple[str, ...]) -> re.Pattern[str]:
     longest_first = sorted(forbidden, key=len, reverse=True)
     words = "|".join(re.escape(word) for word in longest_first)
-    return re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE)
+    # As a whole word; but _TBD_ is one in italics, and TBD_x a gap with a name.
+    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE)

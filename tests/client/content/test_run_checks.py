@@ -125,6 +125,12 @@ def test_placeholders_are_found_as_words_in_any_case() -> None:
     assert problems("price: tbd\n", "yaml", forbidden=forbidden) == "placeholders are left: tbd"
     assert "[insert" in problems("price: see [insert price]\n", "text", forbidden=forbidden)
     assert problems("name: OUTBDOOR\n", "yaml", forbidden=forbidden) == ""
+    assert problems("name: TBD2\n", "yaml", forbidden=forbidden) == ""
+
+
+@pytest.mark.parametrize("text", ["The price is _TBD_.", "__TBD__", "see TBD_x", "**TBD**"])
+def test_italics_hide_no_placeholder(text: str) -> None:
+    assert problems(text, "text", forbidden=("TBD",)) == "placeholders are left: TBD"
 
 
 def test_a_short_answer_is_refused_with_both_lengths() -> None:
