@@ -721,6 +721,10 @@ def test_bad_places_and_options_are_told_before_anything_is_sent(
         (arguments(out, "--all", "--no-stream"), "--stream"),
         (arguments(out, "--all", "--json-output"), "--json-output"),
         (arguments(out, "--all", "--upstream", "none"), "none"),
+        # The API would refuse every item.
+        (arguments(out, "--all", "--max-tokens", "999999999"), "--max-tokens must be a whole"),
+        (arguments(out, "--all", "--temperature", "9"), "--temperature must be a number from 0"),
+        (arguments(out, "--all", "--top-p", "1.1"), "--top-p must be a number from 0 to 1"),
         (["generate", "--all"], "which components"),
         # As a script has it whose variable is not set: not all components.
         (arguments(out, "--all", components=""), "which components"),

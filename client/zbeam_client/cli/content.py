@@ -25,6 +25,7 @@ from zbeam_client.content import store
 from zbeam_client.content.estimate import NO_DEFAULTS, Defaults, defaults_in, needs_defaults
 from zbeam_client.content.manifest import Manifest
 from zbeam_client.content.model import Plan
+from zbeam_client.content.parameters import fault_in
 from zbeam_client.content.paths import DEFAULT_OUT, DEFAULT_PATTERN
 from zbeam_client.content.plan import Selection, make_plan
 from zbeam_client.content.project import load_project
@@ -42,6 +43,8 @@ _FILES_A_JOB = 4
 _OTHER_FILES = 64
 _OVERRIDES = ("max_tokens", "temperature", "top_p", "thinking", "effort", "user_id")
 """Options of a single prompt that go before what the components' files say."""
+_IN_RANGE = ("max_tokens", "temperature", "top_p")
+"""Those of them that have a range at the API."""
 _NOT_FOR_RUNS = {
     "prompt": "PROMPT",
     "file": "-f",
@@ -121,6 +124,10 @@ def generate_content(
             raise click.UsageError(f"{option} is for a single prompt, not for a content run")
     wanted.check()
     overrides = {name: options[name] for name in _OVERRIDES if options.get(name) is not None}
+    for name in _IN_RANGE:
+        # As in a prompt.yaml: the API would refuse every request of the run.
+        if name in overrides and (fault := fault_in(name, overrides[name])):
+            raise click.UsageError(f"--{name.replace('_', '-')} {fault}")
     model = options.get("model")
     plan = _plan(wanted, model, overrides)
     work = WorkSettings(

@@ -38,6 +38,11 @@ def check_parameters(found: Any, place: Place) -> dict[str, Any]:
     return checked
 
 
+def fault_in(name: str, value: Any) -> str:
+    """Return what is wrong with a parameter's value, "" if it is good."""
+    return _CHECKS[name](value)[1]
+
+
 _Checked = tuple[Any, str]
 
 
