@@ -930,8 +930,17 @@ def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: P
     assert "does not fit" in done.stderr
     assert target.read_text() == "mine"
     standin.forget()
-    for text in ("{", "[]", '{"type": "nonsense"}', '{"$ref": "http://127.0.0.1/x"}'):
+    for text, told in (
+        ("{", "not JSON"),
+        ("[]", "an object"),
+        ('{"type": "nonsense"}', "type: 'nonsense'"),
+        ('{"$ref": "http://127.0.0.1/x"}', "leads nowhere"),
+        ('{"$ref": "#"}', "leads back to where it stands"),
+        ('{"$schema": []}', "$schema: must be text"),
+        ('{"x": "s", "$ref": "#/x/y"}', "leads nowhere"),
+    ):
         schema.write_text(text)
         done = daemon.client("generate", "--schema", str(schema), "Name a metal")
         assert done.returncode == 2, text
+        assert told in done.stderr, text
     assert standin.events("request") == []

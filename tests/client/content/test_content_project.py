@@ -264,6 +264,10 @@ def test_files_that_are_no_files(site: Site) -> None:
         (f"template: x\nchecks: {{form: yaml, schema: {'n' * 300}}}", "cannot be read: File name"),
         ("template: x\nchecks: {form: yaml, schema: {$ref: 'http://a.b/c'}}",
          "checks.schema: $ref 'http://a.b/c' leads nowhere"),
+        ("template: x\nchecks: {form: yaml, schema: {$ref: '#'}}",
+         "checks.schema: $ref '#' leads back to where it stands"),
+        ("template: x\nchecks: {form: yaml, schema: {$schema: []}}",
+         "checks.schema: is not a JSON Schema: $schema: must be text, not a list"),
         ("template: x\ntemplate: y", "line 2: key 'template' stands twice"),
     ],
 )  # fmt: skip

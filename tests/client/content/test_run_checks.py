@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,12 @@ def test_a_schema_names_the_place() -> None:
         {"$ref": "#/$defs/missing"},
         {"$schema": "https://json-schema.org/draft/2020-12/schema", "$dynamicRef": "#nothing"},
         {"properties": {"a": {"$ref": "http://127.0.0.1:1/schema.json"}}},
+        {"$schema": []},
+        {"$schema": 5},
+        {"enum": [1, 2], "$ref": "#/enum/0"},
+        {"$defs": {}, "x": "s", "$ref": "#/x/y"},
+        {"x": {"type": "nonsense"}, "$ref": "#/x"},
+        {"$id": "http://[bad", "properties": {"a": {"$ref": "b"}}},
     ],
 )
 def test_a_schema_that_cannot_be_used_is_known_at_once(schema: object) -> None:
@@ -170,6 +177,48 @@ def test_a_schema_may_refer_to_itself() -> None:
     schema = Schema({**tree, "$ref": "#/$defs/t"})
     assert schema.problems({"a": {"b": {}}}) == []
     assert schema.problems({"a": {"b": 1}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "reference"),
+    [
+        ({"$ref": "#"}, "$ref '#'"),
+        ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "#/$defs/"),
+        ({"properties": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#/properties/a"}]}}}, "/a'"),
+        ({"if": {"type": "object"}, "then": {"allOf": [{"$ref": "#"}]}}, "$ref '#'"),
+        ({"dependentSchemas": {"a": {"$ref": "#"}}}, "$ref '#'"),
+        ({"$dynamicAnchor": "n", "not": {"$dynamicRef": "#n"}}, "$dynamicRef '#n'"),
+    ],
+)
+def test_a_schema_that_is_never_through_with_a_value_is_known_before_one_is_paid_for(
+    schema: dict[str, Any], reference: str
+) -> None:
+    with pytest.raises(SchemaError, match="leads back to where it stands") as caught:
+        Schema(schema)
+    assert reference in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [{"$ref": "nope"}, {"a": 1}]},
+        {"properties": {"$ref": {"type": "string"}}},
+        {"$defs": {"n": {"$id": "n.json", "$defs": {"m": {}}, "items": {"$ref": "#/$defs/m"}}}},
+        {"$dynamicAnchor": "n", "properties": {"a": {"items": {"$dynamicRef": "#n"}}}},
+        {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": True}, "$ref": "#/$defs/a"},
+    ],
+)
+def test_a_schema_that_can_be_used_is_not_refused(schema: dict[str, Any]) -> None:
+    assert Schema(schema).problems({"a": 1}) == []
+
+
+def test_a_number_that_a_check_cannot_deal_with_is_told_to_the_model() -> None:
+    priced = {"properties": {"price": {"multipleOf": 0.01}}}
+    told = problems(f'{{"price": {"9" * 401}}}', "json", schema=priced)
+    assert told == "the answer as a whole: holds a number too large to be checked by multipleOf"
+    text = {"additionalProperties": {"type": "string"}}
+    assert "1,000 characters" in problems(f"a: 0x{'F' * 5000}", "yaml", schema=text)
+    assert "a: " in problems(f"a: 0x{'F' * 900}", "yaml", schema=text)
 
 
 def test_bombs_cost_nothing() -> None:
