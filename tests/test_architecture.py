@@ -60,6 +60,7 @@ POLICY = [
             "checks",
             "documents",
             "estimate",
+            "fences",
             "model",
             "names",
             "paths",

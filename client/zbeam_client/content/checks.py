@@ -12,16 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 from zbeam_client.content.documents import Unreadable, decode, parse_json, parse_yaml
+from zbeam_client.content.fences import BOUNDARY, strip_fences
 from zbeam_client.content.model import Checks
 from zbeam_client.content.problems import kind_of
 from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.request import GenerationResponse
 
-_BOUNDARY = "---"
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[ \t]*([^`\n]*?)[ \t]*$")
-_STRAY_CHARS = 200
-"""A line before or after a fenced answer ("Here is the file:") is at most so long."""
-_BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
 _MAX_VALUES = 100_000
 """Of one answer; aliases make a few lines stand for a billion."""
 
@@ -42,7 +38,10 @@ class Verdict:
 
 def check(answer: str, checks: Checks) -> Verdict:
     """Clean an answer and judge it; also used, unchanged, on files that exist."""
-    text = clean(answer, checks.form)
+    try:
+        text = clean(answer, checks.form)
+    except Unreadable as error:
+        return Verdict(answer, problems=(str(error),))
     stripped = text.strip()
     if not stripped:
         return Verdict(text, problems=("the answer is empty",))
@@ -86,55 +85,12 @@ def check_file(data: bytes, checks: Checks) -> Verdict:
 
 
 def clean(answer: str, form: str) -> str:
-    """Return the text as a file is to hold it: no fence round it, one line end at its end."""
-    text = answer.removeprefix("\ufeff").replace("\r\n", "\n")
-    # A text may well be a line, some code and another line; data never is.
-    text = strip_fences(text, stray=form != "text")
-    text = _BLANK_LINES.sub("", text).rstrip()
-    return f"{text}\n" if text else ""
+    """Return the text as a file is to hold it: no fence round it, one line end at its end.
 
-
-def strip_fences(text: str, *, stray: bool = True) -> str:
-    """Return the inside of a fence that holds the whole answer; any other text as it is.
-
-    With ``stray`` one line before the fence and one after it are dropped too. Fences inside
-    (code in a Markdown text) stay: only what closes the first one counts as its end.
+    Raises ``Unreadable``.
     """
-    lines = text.split("\n")
-    filled = [n for n, line in enumerate(lines) if line.strip()]
-    if not filled:
-        return text
-    # The fence opens on the first line with text or, after a stray one, on the second.
-    for skipped, n in enumerate(filled[: 2 if stray else 1]):
-        found = _FENCE.match(lines[n])
-        if found is None:
-            continue
-        if skipped and len(lines[filled[0]]) > _STRAY_CHARS:
-            return text
-        end = _closing(lines, n, found.group(1))
-        if end is None:
-            return text
-        rest = [line for line in lines[end + 1 :] if line.strip()]
-        if len(rest) > (1 if stray else 0) or any(len(line) > _STRAY_CHARS for line in rest):
-            return text
-        return "\n".join(lines[n + 1 : end])
-    return text
-
-
-def _closing(lines: list[str], start: int, mark: str) -> int | None:
-    """Return the line that closes the fence opened at ``start``, seeing fences within it."""
-    depth = 0
-    for n in range(start, len(lines)):
-        found = _FENCE.match(lines[n])
-        if found is None or found.group(1)[0] != mark[0]:
-            continue
-        if n == start or found.group(2):
-            depth += 1
-        else:
-            depth -= 1
-            if depth == 0:
-                return n
-    return None
+    text = strip_fences(answer.replace("\r\n", "\n"), form).rstrip()
+    return f"{text}\n" if text else ""
 
 
 def parse(text: str, form: str) -> Any:
@@ -157,13 +113,13 @@ def parse(text: str, form: str) -> Any:
 
 def _frontmatter(text: str) -> str:
     lines = text.split("\n")
-    if lines[0].rstrip() != _BOUNDARY:
-        raise Unreadable(f"the answer does not begin with a {_BOUNDARY} line")
+    if lines[0].rstrip() != BOUNDARY:
+        raise Unreadable(f"the answer does not begin with a {BOUNDARY} line")
     for n, line in enumerate(lines[1:], 1):
-        if line.rstrip() == _BOUNDARY:
+        if line.rstrip() == BOUNDARY:
             # An empty line for the boundary, so that lines have the file's numbers.
             return "\n".join(["", *lines[1:n]])
-    raise Unreadable(f"the frontmatter is not closed by a {_BOUNDARY} line")
+    raise Unreadable(f"the frontmatter is not closed by a {BOUNDARY} line")
 
 
 def _missing(data: Any, required: tuple[str, ...]) -> list[str]:

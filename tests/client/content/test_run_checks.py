@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zbeam_client.content.checks import check, check_file, strip_fences
+from zbeam_client.content.checks import check, check_file
+from zbeam_client.content.fences import strip_fences
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import Schema, SchemaError
 
@@ -76,11 +77,66 @@ def test_code_in_a_text_stays() -> None:
 def test_much_text_round_a_fence_is_not_thrown_away() -> None:
     answer = f"{'word ' * 100}\n```yaml\n{YAML}```"
     assert "YAML" in problems(answer, "yaml")
-    assert strip_fences(f"a\nb\n```\n{YAML}```") == f"a\nb\n```\n{YAML}```"
+    assert strip_fences(f"a\nb\n```\n{YAML}```", "yaml") == f"a\nb\n```\n{YAML}```"
 
 
-def test_a_fence_that_is_not_closed_is_no_fence() -> None:
-    assert problems(f"```json\n{JSON}", "json")
+@pytest.mark.parametrize("form", GOOD)
+@pytest.mark.parametrize("cut", ["```markdown\n{}", "```", "\n~~~yaml\n{}```", "````\n{}```\n"])
+def test_an_answer_that_is_cut_off_in_its_fence_is_asked_for_again(form: str, cut: str) -> None:
+    told = "the answer begins with a code fence that is not closed"
+    assert problems(cut.format(GOOD[form]), form) == told
+
+
+def test_a_fence_is_closed_by_one_as_long_and_of_its_kind() -> None:
+    code = "a: |\n  ```\n  x\n  ```\n"
+    assert check(f"````yaml\n{code}````", Checks("yaml")).fields == {"a": "```\nx\n```\n"}
+    assert check(f"~~~\n{code}~~~~~", Checks("yaml")).text == code
+    # As most models have it: not CommonMark, and plain what is meant.
+    assert check(f"```yaml\n{code}```", Checks("yaml")).text == code
+    for text in (
+        "````\n```\nmake\n```\n",
+        "~~~\n```\nmake\n```\n",
+        "```make``` is a command.\n",
+    ):
+        assert strip_fences(f"Run:\n{text}", "text") == f"Run:\n{text}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("```markdown\n# A\n```\nmake\n```\nB\n```", "# A\n```\nmake\n```\nB\n"),
+        ("```md\n~~~\nmake\n```\n~~~\nB\n```", "~~~\nmake\n```\n~~~\nB\n"),
+        ("```\nA\n```sh\nmake\n```\nB\n```", "A\n```sh\nmake\n```\nB\n"),
+        ("Here is the text:\n\n```markdown\nA\n\nB\n```\n", "A\n\nB\n"),
+        ("```\n```markdown\nA\n```\n```", "A\n"),
+        # Two pieces of code are a text, and no fence round it.
+        ("```\nmake\n```\nthen\n```\nls\n```", "```\nmake\n```\nthen\n```\nls\n```\n"),
+    ],
+)
+def test_a_text_is_written_without_the_fence_round_it(answer: str, text: str) -> None:
+    verdict = check(answer, Checks())
+    assert (verdict.text, verdict.problems) == (text, ())
+    assert check(text, Checks()).text == text
+
+
+def test_a_text_of_which_a_part_is_in_a_fence_is_asked_for_again() -> None:
+    answer = "```markdown\n# A\n```\nThis is the second paragraph.\n"
+    assert "only a part of the answer is in its code fence" in problems(answer, "text")
+
+
+def test_a_summary_after_fenced_frontmatter_is_kept() -> None:
+    head, body = "---\ntitle: Copper\n---\n", "Copper is a metal.\n\n```sh\nmake\n```\nEnd.\n"
+    for mark in ("```yaml", "```", "Here it is:\n```yaml"):
+        verdict = check(f"{mark}\n{head}```\n\n{body}", Checks("frontmatter"))
+        assert verdict.text == f"{head}\n{body}"
+        assert check(f"{mark}\n{head}```\nOne line.", Checks("frontmatter")).text == (
+            f"{head}One line.\n"
+        )
+
+
+def test_no_byte_order_mark_is_left_at_the_beginning() -> None:
+    for answer in ("\ufeff{}", "```yaml\n\ufeff{}```", "\n\ufeff\n```\n\n\ufeff{}```"):
+        assert check(answer.format(YAML), Checks("yaml")).text == YAML
 
 
 @pytest.mark.parametrize(
@@ -239,7 +295,12 @@ def test_bombs_cost_nothing() -> None:
     assert time.monotonic() - begun < 5
 
 
-@given(st.text(alphabet="`~-\n aT:[]{}&*!", max_size=80), st.sampled_from(sorted(GOOD)))
+_LINES = st.lists(
+    st.sampled_from(["```", "````", "~~~", "```md", "  ```", "---", "a: 1", "a", "", "\ufeff"])
+).map("\n".join)
+
+
+@given(st.text(alphabet="`~-\n aT:[]{}&*!", max_size=80) | _LINES, st.sampled_from(sorted(GOOD)))
 def test_no_answer_breaks_the_checks(answer: str, form: str) -> None:
     checks = Checks(form=form, required=("a",), forbidden=("T",))
     verdict = check(answer, checks)
