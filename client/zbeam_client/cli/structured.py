@@ -17,7 +17,8 @@ from zbeam_client.cli.options import Settings
 from zbeam_client.cli.report import describe, failure_object, response_object
 from zbeam_client.client import Client
 from zbeam_client.content import retry
-from zbeam_client.content.checks import Verdict, check_response
+from zbeam_client.content.checks import Verdict
+from zbeam_client.content.judging import get_ready, judge_response
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import SchemaError, schema_of
 from zbeam_client.request import GenerationRequest, GenerationResponse
@@ -57,6 +58,7 @@ def generate_structured(
             open_target(target) as file,
             settings.client(autostart=autostart, name=client) as daemon,
         ):
+            get_ready()
             response, text = asking.run(daemon)
             if file is not None:
                 commit(file, text)
@@ -142,7 +144,7 @@ class _Asking:
                     raise
                 continue
             self.ends.append(response)
-            judged = check_response(response, self.checks, self.request.max_tokens)
+            judged = judge_response(response, self.checks, self.request.max_tokens)
             if judged.good:
                 return response, judged.text
             if not self._once_more(""):

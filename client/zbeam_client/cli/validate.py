@@ -143,8 +143,8 @@ def _files(path: str) -> Iterator[str]:
 
 
 def _check(path: str, known: dict[str, Checks], component: str | None) -> Checked:
-    from zbeam_client.content.checks import check_file
     from zbeam_client.content.components import FORBIDDEN
+    from zbeam_client.content.judging import judge_file
     from zbeam_client.content.model import Checks
     from zbeam_client.content.reading import MAX_CONTENT
     from zbeam_shared.files import UnreadableError, read_small
@@ -159,7 +159,7 @@ def _check(path: str, known: dict[str, Checks], component: str | None) -> Checke
         checks = Checks(form=SUFFIXES.get(suffix, "text"), forbidden=FORBIDDEN)
     shown = click.format_filename(path)
     try:
-        problems = check_file(read_small(path, MAX_CONTENT)[0], checks).problems
+        problems = judge_file(read_small(path, MAX_CONTENT)[0], checks).problems
     except UnreadableError as error:
         problems = (f"the file {error}",)
     return Checked(shown, name, checks.form, problems)

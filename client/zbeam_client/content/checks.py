@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from zbeam_client.content.documents import Unreadable, decode, parse_json, parse_yaml
+from zbeam_client.content.documents import Unreadable, parse_json, parse_yaml
 from zbeam_client.content.fences import BOUNDARY, strip_fences
 from zbeam_client.content.model import Checks
 from zbeam_client.content.problems import kind_of
@@ -37,7 +37,7 @@ class Verdict:
 
 
 def check(answer: str, checks: Checks) -> Verdict:
-    """Clean an answer and judge it; also used, unchanged, on files that exist."""
+    """Clean an answer and judge it. Who must not wait for ever has ``judging`` call this."""
     try:
         text = clean(answer, checks.form)
     except Unreadable as error:
@@ -63,25 +63,16 @@ def check(answer: str, checks: Checks) -> Verdict:
     return Verdict(text, fields, tuple(problems))
 
 
-def check_response(response: GenerationResponse, checks: Checks, max_tokens: int | None) -> Verdict:
-    """Judge what the API sent; an answer that it cut off is none, whatever it looks like."""
-    judged = check(response.content, checks)
+def cut_off(response: GenerationResponse, max_tokens: int | None) -> Verdict | None:
+    """Judge an answer that the API cut off: it is none, whatever it looks like. None if whole."""
     if response.finish_reason != "length":
-        return judged
+        return None
     limit = "" if max_tokens is None else f" of {max_tokens} tokens"
-    cut_off = (
+    problem = (
         f"the answer was cut off at the limit{limit}: a complete one must be shorter "
         "(or max_tokens greater)"
     )
-    return Verdict(judged.text, problems=(cut_off,))
-
-
-def check_file(data: bytes, checks: Checks) -> Verdict:
-    """Judge a file that exists by the checks of an answer."""
-    try:
-        return check(decode(data), checks)
-    except Unreadable as error:
-        return Verdict("", problems=(f"the file, {error}",))
+    return Verdict(response.content, problems=(problem,))
 
 
 def clean(answer: str, form: str) -> str:

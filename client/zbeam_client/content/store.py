@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zbeam_client.content import staging
-from zbeam_client.content.checks import Verdict, check_file
+from zbeam_client.content.checks import Verdict
+from zbeam_client.content.judging import judge_file
 from zbeam_client.content.manifest import FOLDER as MANIFEST_FOLDER
 from zbeam_client.content.manifest import Entry, Manifest, read_manifest
 from zbeam_client.content.model import Outside, Plan, Task
@@ -74,7 +75,7 @@ class Store:
         known = entry is not None and entry == (inputs, content_hash, entry.replaces)
         judged = Verdict("")
         if not known or fields_wanted:
-            judged = check_file(data, task.checks)
+            judged = judge_file(data, task.checks)
         return Seen(decide(entry, inputs, content_hash, judged.problems), judged.fields)
 
     def staged(self, task: Task) -> bytes | None:
@@ -139,7 +140,7 @@ def read_dependency(file: Outside) -> dict[str, Any]:
     data = _read(path)
     if data is None:
         raise ValueError(f"there is no {path}, which it needs: make that component too")
-    judged = check_file(data, file.checks)
+    judged = judge_file(data, file.checks)
     if judged.problems:
         raise ValueError(f"{path}, which it needs, is not good: {'; '.join(judged.problems)}")
     return judged.fields

@@ -17,7 +17,7 @@ from typing import Any
 
 from zbeam_client.aio import AsyncClient
 from zbeam_client.content import retry
-from zbeam_client.content.checks import check_response
+from zbeam_client.content.judging import judge_response_aside
 from zbeam_client.content.model import Task
 from zbeam_client.content.tally import Tally
 from zbeam_client.content.template import render
@@ -166,7 +166,7 @@ class Work:
                 continue
             waits, self._waiting_since = 0, None
             max_tokens = self._task.parameters.get("max_tokens")
-            judged = check_response(response, self._task.checks, max_tokens)
+            judged = await judge_response_aside(response, self._task.checks, max_tokens)
             if judged.good:
                 return Result(
                     self._task.key,

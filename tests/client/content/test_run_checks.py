@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zbeam_client.content.checks import check, check_file
+from zbeam_client.content.checks import check
 from zbeam_client.content.fences import strip_fences
+from zbeam_client.content.judging import judge_file
 from zbeam_client.content.model import Checks
 from zbeam_client.content.schemas import Schema, SchemaError
 
@@ -173,7 +174,7 @@ def test_required_keys() -> None:
 
 
 def test_a_file_that_is_no_text_is_named_so() -> None:
-    told = check_file(b"---\ntitle: caf\xe9\n---\n", Checks("frontmatter")).problems
+    told = judge_file(b"---\ntitle: caf\xe9\n---\n", Checks("frontmatter")).problems
     assert told == ("the file, line 2: is not UTF-8 (byte 0xe9)",)
 
 
