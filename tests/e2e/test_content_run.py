@@ -900,6 +900,8 @@ def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: P
     done = daemon.client("--json", "generate", "--schema", str(schema), "Name a metal")
     found = json.loads(done.stdout)
     assert (done.returncode, found["data"], found["retries"]) == (0, {"name": "copper"}, 1)
+    assert len(found["request_ids"]) == 2
+    assert found["request_id"] == found["request_ids"][-1]
     # Both were paid for.
     usages = [event["usage"] for event in standin.events("generation_finished")]
     assert len(usages) == len(found["attempts"]) == 2
@@ -920,6 +922,14 @@ def test_a_single_answer_by_a_schema(start: Start, standin: Standin, tmp_path: P
     usages = [event["usage"] for event in standin.events("generation_finished")]
     assert (failed["ok"], len(usages), len(failed["attempts"])) == (False, 3, 3)
     assert failed["usage"]["total_tokens"] == sum(usage["total_tokens"] for usage in usages)
+    # What was paid for is found in the daemon's log, and at the API.
+    log = daemon.wait_for("request.done", 5)[-3:]
+    for line, request_id in zip(log, failed["request_ids"], strict=True):
+        assert request_id in line
+    assert failed["request_id"] == failed["request_ids"][-1]
+    assert failed["trace_id"] in log[-1]
+    assert failed["timings_ms"]["total"] > 0
+    assert failed["session"]["id"] == failed["attempts"][-1]["session"]
     standin.set_scenario('[defaults]\ncontent = "copper"\n')
     target = tmp_path / "answer.json"
     target.write_text("mine")

@@ -64,12 +64,12 @@ def generate_structured(
                 commit(file, text)
     except ZbeamError as error:
         whole = (error.outcome or Outcome()).replace(**asking.account())
-        found = {**failure_object(whole, None), "retries": asking.tries}
-        return output.fail(settings, error, found)
+        last = asking.request_ids[-1] if asking.request_ids else None
+        return output.fail(settings, error, {**failure_object(whole, last), **asking.tried()})
     response = response.replace(content=text, **asking.account())
     if settings.json:
         found = response_object(response)
-        output.print_json({**found, "data": json.loads(text), "retries": asking.tries})
+        output.print_json({**found, "data": json.loads(text), **asking.tried()})
     elif target is None:
         output.write_out(text)
     if settings.verbose:
@@ -114,6 +114,11 @@ class _Asking:
     fresh: bool
     tries: int = 0
     ends: list[GenerationResponse | Outcome] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
+
+    def tried(self) -> dict[str, Any]:
+        """Return what tells of the tries, for --json: by their ids the daemon's log has them."""
+        return {"retries": self.tries, "request_ids": self.request_ids}
 
     def account(self) -> dict[str, Any]:
         """Return what all tries came to, under the names of a response's fields."""
@@ -133,9 +138,7 @@ class _Asking:
         messages = original
         while True:
             try:
-                response = client.generate(
-                    self.request.replace(messages=messages), fresh=self.fresh
-                )
+                response = self._ask(client, self.request.replace(messages=messages))
             except ZbeamError as error:
                 if error.outcome is not None:
                     self.ends.append(error.outcome)
@@ -150,6 +153,15 @@ class _Asking:
             if not self._once_more(""):
                 raise _bad(response, judged)
             messages = retry.correction(original, response.content, judged.problems)
+
+    def _ask(self, client: Client, request: GenerationRequest) -> GenerationResponse:
+        with client.stream(request, deltas=False, fresh=self.fresh) as stream:
+            try:
+                for _ in stream:
+                    pass
+            finally:
+                self.request_ids.append(stream.request_id)
+            return stream.result
 
     def _once_more(self, code: str) -> bool:
         if self.tries >= self.retries:
@@ -166,12 +178,6 @@ def _bad(response: GenerationResponse, judged: Verdict) -> ZbeamError:
         "the answer does not fit: " + "; ".join(judged.problems),
         hint="ask for less, allow more with --retries, or look at the schema",
     )
-    error.outcome = Outcome(
-        content=response.content,
-        model=response.model_used,
-        finish_reason=response.finish_reason,
-        usage=response.usage,
-        cost=response.cost,
-        attempts=response.attempts,
-    )
+    same = {name: getattr(response, name) for name in Outcome.FIELDS if name != "model"}
+    error.outcome = Outcome(model=response.model_used, **same)
     return error
