@@ -53,6 +53,7 @@ POLICY = [
     "zbeam_daemon.silence",
     "zbeam_daemon.sse",
     "zbeam_daemon.states",
+    "zbeam_daemon.tracebacks",
     "zbeam_client.liveness",
     *(
         f"zbeam_client.content.{name}"

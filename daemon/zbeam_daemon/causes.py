@@ -37,6 +37,14 @@ def is_silence_of(error: BaseException) -> bool:
     )
 
 
+def verify_code(error: BaseException) -> int | None:
+    """Return OpenSSL's reason when the peer's certificate could not be verified, else None."""
+    for cause in all_causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_code
+    return None
+
+
 def plain_cause(error: BaseException) -> str:
     """Say in plain words what went wrong, without the libraries' nesting and object addresses."""
     causes = all_causes(error)

@@ -29,6 +29,7 @@ import urllib3.util.connection
 
 from zbeam_daemon import lookup
 from zbeam_daemon.retry import ANSWERED, CONNECTING, SENDING, SENT
+from zbeam_daemon.tracebacks import without_traceback
 from zbeam_daemon.turns import give_turn
 
 RECV_SIZE = 65536
@@ -76,7 +77,7 @@ def _connect_tcp(host: str, port: int | None) -> socket.socket:
             sock.close()
             if not isinstance(error, OSError):
                 raise
-            refused = error
+            refused = without_traceback(error)  # it is kept while the other addresses are tried
         else:
             return sock
     raise refused

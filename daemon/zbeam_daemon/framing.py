@@ -7,6 +7,8 @@ body that ended cleanly leaves a session that may be used again.
 
 from __future__ import annotations
 
+from zbeam_daemon.tracebacks import without_traceback
+
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 MAX_LINE = 8192
 """Bytes in a chunk-size line with its extensions, or in a trailer line."""
@@ -73,7 +75,7 @@ class BodyDecoder:
         except FramingError as error:
             if not body:
                 raise
-            self.broken = error  # what came before it may be the whole answer
+            self.broken = without_traceback(error)  # what came before it may be the whole answer
         return b"".join(body)
 
     def _scan(self, data: bytes, body: list[bytes]) -> None:

@@ -25,6 +25,7 @@ from zbeam_daemon.retry import ExchangeError
 from zbeam_daemon.session import Response
 from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
+from zbeam_daemon.tracebacks import without_traceback
 from zbeam_daemon.upstream import Upstream
 from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
@@ -42,7 +43,7 @@ class Cancelled(BaseException):
 
     def __init__(self, error: ZbeamError) -> None:
         super().__init__(error.message)
-        self.error = error
+        self.error = without_traceback(error)
 
 
 class Generation:
@@ -118,12 +119,13 @@ class Generation:
         return self.history.outcome(self._answer, self.call.model, self._settings.prices)
 
     def forget(self) -> None:
-        """Let go of the prompt and of everybody else, at the end.
+        """Let go of the prompt, the answer and everybody else, at the end.
 
         Callbacks and records refer to each other, and a prompt of megabytes would otherwise
         stay until Python looks for such rings.
         """
         self.call = replace(self.call, body=b"")
+        self._answer = Answer()
         self._on_delta = self._rest = _nothing
 
     # ---- attempts ---------------------------------------------------------------------------
@@ -257,7 +259,7 @@ class Generation:
             error = ZbeamError("stalled", str(stalled), hint="the answer may have been billed")
         except ZbeamError as known:
             reason = known.code
-            error = known
+            error = without_traceback(known)  # this frame is one of them
         except gevent.Timeout:
             reason, verdict = "deadline", "deadline_exceeded"
             self._learn_from(silence, began)

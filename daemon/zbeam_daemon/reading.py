@@ -79,7 +79,9 @@ class Reader:
                 try:
                     body = response.read(batch=paced)
                 except gevent.Timeout as expired:
-                    alarm.rang(expired)
+                    if not alarm.is_it(expired):
+                        raise
+                    alarm.rang()
                     continue
                 now = time.monotonic()
                 size += len(body)
@@ -152,7 +154,9 @@ def _pace(streams: int, interval_s: float, alarm: _Alarm) -> bool:
     try:
         gevent.sleep(pause_s)
     except gevent.Timeout as expired:
-        alarm.rang(expired)
+        if not alarm.is_it(expired):
+            raise
+        alarm.rang()
     return True
 
 
@@ -175,16 +179,22 @@ class _Alarm:
     A timer for every read would cost more than the read; so the timer is left as it was set
     first, and what it means is looked up when it fires. That is right as long as what it was set
     for only moves away; where it may come nearer, ``set_again`` is called.
+
+    After ``stop`` the timer is not kept: it is an exception, and holds the frames that it came
+    through, this alarm among their variables.
     """
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
+        self._timer: gevent.Timeout | None = None
         self._set()
 
-    def rang(self, expired: gevent.Timeout) -> None:
-        """Handle a time-out: set the timer again, or raise ``Stalled``; others' go on."""
-        if expired is not self._timer:
-            raise expired
+    def is_it(self, expired: gevent.Timeout) -> bool:
+        """Tell whether a time-out is this one; all others must go on."""
+        return expired is self._timer
+
+    def rang(self) -> None:
+        """Set the timer again after it has rung, or raise ``Stalled``."""
         due, what = self._clocks.due()
         if due <= time.monotonic():
             raise Stalled(f"the API stalled: {what}") from None
@@ -192,7 +202,7 @@ class _Alarm:
 
     def set_again(self) -> None:
         """Set the timer to what is due now."""
-        self._timer.close()
+        self.stop()
         self._set()
 
     def look(self, now: float) -> None:
@@ -203,7 +213,9 @@ class _Alarm:
 
     def stop(self) -> None:
         """Take the timer back."""
-        self._timer.close()
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
 
     def _set(self) -> None:
         due, _what = self._clocks.due()

@@ -19,7 +19,7 @@ import gevent
 import requests
 import urllib3
 
-from zbeam_daemon.causes import all_causes, is_loss, is_silence_of, plain_cause
+from zbeam_daemon.causes import is_loss, is_silence_of, plain_cause, verify_code
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.connection import (
     Connection,
@@ -31,6 +31,7 @@ from zbeam_daemon.connection import (
 from zbeam_daemon.framing import BodyDecoder, FramingError
 from zbeam_daemon.retry import ANSWERED, CONNECTING, ExchangeError
 from zbeam_daemon.tls import client_context, is_silence, pending_error
+from zbeam_daemon.tracebacks import without_traceback
 from zbeam_shared import __version__
 
 BATCH_BYTES = 256 * 1024
@@ -108,15 +109,9 @@ class Session:
                 session._prepared("GET", "/models"), transport.proxies, steps
             )
         except _FOREIGN as error:
-            codes = (
-                c.verify_code
-                for c in all_causes(error)
-                if isinstance(c, ssl.SSLCertVerificationError)
-            )
-            cause = transport.hidden(plain_cause(error))
-            raise ExchangeError(
-                cause, phase=CONNECTING, lost=False, verify_code=next(codes, None)
-            ) from None
+            cause, code = transport.hidden(plain_cause(error)), verify_code(error)
+            without_traceback(error)
+            raise ExchangeError(cause, phase=CONNECTING, lost=False, verify_code=code) from None
         return session
 
     @property
@@ -201,6 +196,8 @@ class Session:
             )
         except _FOREIGN as error:
             raise self.broke(error, self.phase) from None
+        finally:
+            prepared.body = None  # it is not sent again, and the response refers to it
         return Response(self, connection, found)
 
     def get(self, path: str) -> tuple[Response, bytes]:
@@ -236,7 +233,9 @@ class Session:
     def broke(self, error: Exception, phase: str) -> ExchangeError:
         """Turn what a library raised into an error of ours."""
         cause = self._transport.hidden(plain_cause(error))
-        return ExchangeError(cause, phase=phase, lost=is_loss(error), silent=is_silence_of(error))
+        lost, silent = is_loss(error), is_silence_of(error)
+        without_traceback(error)  # urllib3 keeps it in the frame that has the request's body
+        return ExchangeError(cause, phase=phase, lost=lost, silent=silent)
 
     def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
         template = self._templates.get((method, path))

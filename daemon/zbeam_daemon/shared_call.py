@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import gevent.event
 
+from zbeam_daemon.tracebacks import without_traceback
 from zbeam_shared.errors import ZbeamError
 
 
@@ -31,7 +32,10 @@ class SharedCall:
         if answer is None or (answer.ready() and time.monotonic() >= self._fresh_until):
             answer = self._answer = gevent.event.AsyncResult()
             gevent.spawn(self._carry_out, answer)  # whoever asked may be ended, others go on
-        return answer.get()
+        try:
+            return answer.get()
+        finally:
+            del answer  # it keeps what it raises, which holds this function's variables
 
     def forget(self) -> None:
         """Give the answer to those alone who asked until now."""
@@ -43,7 +47,7 @@ class SharedCall:
             answer.set(self._find())
             fresh_s = self._fresh_s
         except ZbeamError as error:
-            answer.set_exception(error)
+            answer.set_exception(without_traceback(error))
             fresh_s = self._fresh_s
         except Exception as error:  # noqa: BLE001  get() raises it
             answer.set_exception(error)

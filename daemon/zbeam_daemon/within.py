@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import gevent
 
@@ -12,18 +11,30 @@ class TimeUp(Exception):
     """What was done ``within`` a time took longer. No ``OSError``, as time-outs of sockets are."""
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
+class within:  # noqa: N801  used like a function, as those of contextlib are
     """Raise ``TimeUp`` when what is done inside takes longer.
 
     Other time-outs of the same greenlet, a request's deadline say, pass through: code that took
     each of them for its own has kept sessions past their deadlines before.
     """
-    timer = gevent.Timeout(seconds)
-    try:
-        with timer:
-            yield
-    except gevent.Timeout as expired:
-        if expired is not timer:
-            raise
-        raise TimeUp(f"nothing within {seconds:g} s") from None
+
+    # No generator: its frame would hold the timer, which is the exception that comes through it.
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: gevent.Timeout | None = None
+
+    def __enter__(self) -> None:
+        self._timer = gevent.Timeout.start_new(self._seconds)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        timer, self._timer = self._timer, None
+        assert timer is not None
+        timer.close()
+        if error is timer:
+            raise TimeUp(f"nothing within {self._seconds:g} s") from None
