@@ -86,8 +86,8 @@ class Generation:
         self.machine.fire("admit")
         self.history.took("queue", self.history.started_at)
         try:
-            with within(max(0.0, self.deadline - time.monotonic())):
-                error = self._try_until_done()
+            with within(max(0.0, self.deadline - time.monotonic())) as deadline:
+                error = self._try_until_done(deadline)
         except TimeUp:
             error = self.deadline_error()
         finally:
@@ -130,7 +130,7 @@ class Generation:
 
     # ---- attempts ---------------------------------------------------------------------------
 
-    def _try_until_done(self) -> ZbeamError | None:
+    def _try_until_done(self, deadline: within) -> ZbeamError | None:
         error: ZbeamError | None = None
         while True:
             held = wait_for_clearance(
@@ -148,6 +148,8 @@ class Generation:
             error = found
             if error is None or failure is None:
                 return error
+            # It has rung, perhaps, while what the API said was read, which ends that alone.
+            deadline.set_again(max(0.0, self.deadline - time.monotonic()))
             again = retry.decide(
                 failure,
                 self._settings.retry,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Self
 
 import gevent
 
@@ -24,8 +25,15 @@ class within:  # noqa: N801  used like a function, as those of contextlib are
         self._seconds = seconds
         self._timer: gevent.Timeout | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._timer = gevent.Timeout.start_new(self._seconds)
+        return self
+
+    def set_again(self, seconds: float) -> None:
+        """Give the rest of the block so long, also when the time was up and that led to nothing."""
+        if self._timer is not None:
+            self._timer.close()
+        self._timer = gevent.Timeout.start_new(seconds)
 
     def __exit__(
         self,

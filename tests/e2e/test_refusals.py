@@ -6,9 +6,11 @@ import contextlib
 import json
 import socket
 import statistics
+import sys
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -418,6 +420,27 @@ def test_who_waits_in_the_queue_is_told_at_the_deadline_and_not_at_the_next_hear
         assert outcome is not None
         took_ms.append(outcome.timings_ms.total)
     assert statistics.median(took_ms) < 150 + 1000 * TICK_S / 2
+
+
+EARLY = (sys.executable, str(Path(__file__).parents[1] / "support" / "early_daemon.py"))
+
+
+def test_a_deadline_that_passes_in_a_refusal_holds_for_the_next_attempt(start: Start) -> None:
+    def refuse_then_be_silent(handler: BaseHTTPRequestHandler) -> None:
+        if len(api.received) == 1:
+            handler.send_response(503)
+            handler.send_header("Content-Length", "9")
+            handler.end_headers()
+        handler.rfile.read(1)  # until the client has gone
+        handler.close_connection = True
+
+    with Scripted(refuse_then_be_silent) as api:
+        daemon = start(base_url=api.url, warm=0, extra=QUICK, program=EARLY)
+        peer = daemon.peer()
+        peer.generate(deadline_s=4.0)  # rings after 2 s, and what is left after another one
+        error = peer.error()
+    assert error.code == "deadline_exceeded"
+    assert [one.status for one in attempts_of(error)] == [503, None]
 
 
 def test_the_configured_total_is_a_deadline_too(start: Start, standin: Standin) -> None:
