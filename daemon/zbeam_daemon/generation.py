@@ -32,6 +32,7 @@ from zbeam_shared.errors import ZbeamError
 from zbeam_shared.machine import Machine
 from zbeam_shared.messages import Outcome, SessionUse
 from zbeam_shared.record import JsonMap
+from zbeam_shared.waiting import in_words
 
 STEPPED_BACK = retry.Failure(retry.CONNECTING)
 """No failure: the account takes fewer than it seemed when this request was admitted."""
@@ -107,10 +108,10 @@ class Generation:
 
     def deadline_error(self) -> ZbeamError:
         """Explain a deadline that passed: how long, waiting for what, and how the pool stood."""
+        waited = in_words(self.waiting_for, self.keep_alives)
         return ZbeamError(
             "deadline_exceeded",
-            f"no result within {round(self.patience_s, 2):g} s, waiting for: {self.waiting_for} "
-            f"({self.upstream.load()})",
+            f"no result within {round(self.patience_s, 2):g} s, {waited} ({self.upstream.load()})",
             hint="allow more time with --timeout, or see: zbeam-client status",
         )
 
@@ -322,6 +323,7 @@ class Generation:
     # ---- reading ----------------------------------------------------------------------------
 
     def _read_answer(self, response: Response, reader: Reader) -> ZbeamError | None:
+        self.waiting_for = "beginning"
         upstream = self.upstream
         if "text/event-stream" in response.headers.get("Content-Type", ""):
             upstream.streams += 1

@@ -323,7 +323,7 @@ QUEUED = (
     Accepted(position=3),
     Progress(waiting_for="slot", waited_s=2.0, position=3),
     Progress(waiting_for="slot", waited_s=4.0, position=3),
-    Progress(waiting_for="first byte", waited_s=6.0, keep_alives=2),
+    Progress(waiting_for="beginning", waited_s=6.0, keep_alives=2),
 )
 
 

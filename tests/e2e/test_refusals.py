@@ -385,7 +385,7 @@ def test_a_deadline_explains_itself(start: Start, standin: Standin) -> None:
     assert done.returncode == 75
     error = found["error"]
     assert (error["code"], error["retryable"]) == ("deadline_exceeded", True)
-    assert "waiting for: data" in error["message"]
+    assert "waiting for the answer to go on" in error["message"]
     assert "1 running" in error["message"]
     assert found["content"]
     assert [attempt["error"] for attempt in found["attempts"]] == ["deadline_exceeded"]
@@ -401,7 +401,7 @@ def test_a_deadline_counts_the_time_in_the_queue(start: Start, standin: Standin)
     peer.receive_until(m.Delta)
     error = refusal(daemon, deadline_s=0.5)
     assert error.code == "deadline_exceeded"
-    assert "waiting for: slot" in error.message
+    assert "waiting for a slot of the account" in error.message
     assert attempts_of(error) == []
     assert standin.counts()["requests"] == {"/chat/completions": 1}
 
@@ -420,6 +420,18 @@ def test_who_waits_in_the_queue_is_told_at_the_deadline_and_not_at_the_next_hear
         assert outcome is not None
         took_ms.append(outcome.timings_ms.total)
     assert statistics.median(took_ms) < 150 + 1000 * TICK_S / 2
+
+
+def test_a_deadline_tells_an_api_that_is_alive_from_one_that_is_silent(
+    start: Start, standin: Standin
+) -> None:
+    """``first_byte_s`` has been met there: who read of the first byte would raise it in vain."""
+    standin.set_scenario("[defaults]\nwait_s = 60\nkeep_alive_interval_s = 0.1\n")
+    done = start(warm=0).client("generate", "-v", "--timeout", "3", "steel")
+    what = "waiting for the answer to begin, the API says that it is alive"
+    assert done.returncode == 75
+    assert f"\n{what}\n" in f"\n{done.stderr}"  # its progress
+    assert f" s, {what} (" in done.stderr  # its error
 
 
 EARLY = (sys.executable, str(Path(__file__).parents[1] / "support" / "early_daemon.py"))
@@ -448,7 +460,7 @@ def test_the_configured_total_is_a_deadline_too(start: Start, standin: Standin) 
     daemon = start(warm=0, timeouts="total_s = 1")
     error = refusal(daemon, deadline_s=500.0)
     assert error.code == "deadline_exceeded"
-    assert "waiting for: first byte" in error.message
+    assert "waiting for the first byte from the API" in error.message
 
 
 BREAKER = "\n[upstream.deepseek.breaker]\nfailures = 3\ncooldown_s = 1\n"

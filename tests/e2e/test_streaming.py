@@ -314,7 +314,7 @@ def test_waiting_for_the_api_is_told_with_its_signs_of_life(start: Start, standi
     found = peer.receive_until(m.Result, m.Error)
     waits = [message for message in found if isinstance(message, m.Progress)]
     assert waits
-    assert waits[0].waiting_for == "first byte"
+    assert waits[0].waiting_for == "beginning"
     assert waits[0].keep_alives >= 3
     assert waits[0].waited_s >= 1
     assert isinstance(found[-1], m.Result)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from zbeam_client.cli import output
+from zbeam_shared.waiting import in_words
 
 if TYPE_CHECKING:
     from zbeam_client.cli.options import Settings
@@ -13,14 +14,6 @@ if TYPE_CHECKING:
     from zbeam_client.stream import StreamDelta
     from zbeam_shared.messages import Attempt, Outcome, Progress, SessionUse, Timings, Usage
 
-WAITING = {
-    "slot": "waiting for a slot of the account",
-    "rate": "waiting for its turn by the rates, or for the API's Retry-After",
-    "session": "waiting for a session",
-    "first byte": "waiting for the answer to begin",
-    "data": "waiting for the answer to go on",
-    "retry": "waiting to try again",
-}
 _SHOWN = ("finish_reason", "usage", "cost", "attempts", "session", "timings_ms")
 _ONLY_IF_PRESENT = ("tool_calls", "logprobs", "extra", "possible_double")
 
@@ -44,11 +37,9 @@ class Printer:
         """
         if self._printed or self._reasoning:
             return
-        what = WAITING.get(progress.waiting_for, progress.waiting_for)
+        what = in_words(progress.waiting_for, progress.keep_alives)
         if progress.position:
             what += f", number {progress.position}"
-        if progress.keep_alives:
-            what += ", the API says that it is alive"
         if output.is_terminal(sys.stderr) and not self._json:
             text = output.dim(f"{what} ({output.duration(progress.waited_s)})")
             output.say(f"\r{text}\x1b[K", end="")
