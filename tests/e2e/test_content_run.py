@@ -539,7 +539,7 @@ def test_the_first_of_a_prefix_goes_ahead_and_the_others_hit_the_cache(
     start: Start, standin: Standin, tmp_path: Path
 ) -> None:
     # A token takes its time, so that 32 at once are all under way before the first one comes.
-    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.002\nfirst_byte_delay_s = 0.6\n{ANSWERS}")
+    standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.002\nfirst_byte_delay_s = 1.5\n{ANSWERS}")
     daemon = start()
     without = hit_rate(daemon, tmp_path / "a", lead_s=0, user_id="without")
     with_leader = hit_rate(daemon, tmp_path / "b", lead_s=5, user_id="with")

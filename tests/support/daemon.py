@@ -200,7 +200,7 @@ warm = {warm}
         self._peers.append(peer)
         return peer
 
-    def ask(self, message: Record, *, admin: bool = False, timeout: float = 10.0) -> Any:
+    def ask(self, message: Record, *, admin: bool = False, timeout: float = 30.0) -> Any:
         """The data of the answer to a view or an admin call; fails on an error."""
         with Peer(self.endpoint, admin=admin) as peer:
             return peer.ask(message, timeout=timeout)
@@ -298,7 +298,7 @@ class Peer:
         """Send a chat request; ``fields`` are those of the message."""
         self.send(m.Generate(chat=chat(prompt), **fields), request_id)
 
-    def ask(self, message: Record, *, timeout: float = 10.0) -> Any:
+    def ask(self, message: Record, *, timeout: float = 30.0) -> Any:
         """The data of the answer to a view or an admin call; fails on an error."""
         self.send(message, b"ask")
         deadline = time.monotonic() + timeout
