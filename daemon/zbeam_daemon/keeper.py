@@ -50,8 +50,13 @@ class Keeper:
         ]
 
     def stop(self) -> None:
-        """Open and probe nothing more."""
-        gevent.killall([*self._loops, *([self._filler] if self._filler else [])])
+        """Open and probe nothing more.
+
+        It does not wait for that: a reload must not be interrupted in the middle.
+        """
+        for one in (*self._loops, self._filler):
+            if one is not None:
+                one.kill(block=False)
 
     def renew(self) -> None:
         """Try again at once: what kept sessions from being opened may have been mended."""

@@ -32,7 +32,7 @@ CONNECTS_AT_ONCE = 32
 times as long, and all of them time out."""
 LEAK_AFTER_S = 60.0
 """How long after its request's deadline a lease counts as leaked."""
-SHUT_DOWN = "the sessions of this upstream have been shut down"
+SHUT_DOWN = "this upstream takes no more sessions: it was taken out of the configuration"
 _numbers = count(1)  # a session's id is unique in the daemon, also over upstreams that went
 
 
@@ -127,7 +127,7 @@ class LiveSessions:
     def open_one(self, pooled: PooledSession | None) -> str | None:
         """Open a session that the pool began to warm; returns why it could not be opened."""
         if pooled is None:
-            return SHUT_DOWN if self.pool.down else "the pool is full (pool.max_sessions)"
+            return SHUT_DOWN if self.pool.retired else "the pool is full (pool.max_sessions)"
         try:
             self._connect(pooled)
         except ExchangeError as error:
@@ -167,6 +167,11 @@ class LiveSessions:
             self.carry_out(one)
         self.wake.set()
         return len(closing), draining
+
+    def retire(self) -> None:
+        """Let go of what no request holds, and open sessions for requests alone from now on."""
+        self.pool.retire()
+        self.flush("removed")
 
     def shutdown(self) -> None:
         """Close every session whatever it is doing."""

@@ -68,7 +68,8 @@ class Pool:
         self._due_back = Agenda(_due_back)
         self._claimable: dict[str, PooledSession] = {}  # connecting, warming, unclaimed
         self._numbers = count(1) if numbers is None else numbers
-        self.down = False
+        self.retired = False  # nothing is opened in advance any more
+        self.down = False  # nothing at all is
         self._retired_for = "flushed"  # why sessions of an older generation go
         self._random = random.Random(seed)  # noqa: S311  jitter, not secrecy
 
@@ -136,13 +137,15 @@ class Pool:
 
     def missing(self) -> int:
         """Return how many sessions must be opened to have ``warm`` of them at hand."""
+        if self.retired:
+            return 0
         have = len(self._idle) + self._in_state["probing"] + len(self._claimable)
         room = self.settings.max_sessions - len(self.sessions)
         return max(0, min(self.settings.warm - have, room))
 
     def warm_one(self, now: float) -> PooledSession | None:
-        """Begin to open a session in advance; None when the pool is full, or was shut down."""
-        if self.down or len(self.sessions) >= self.settings.max_sessions:
+        """Begin to open a session in advance; None when the pool is full, or was retired."""
+        if self.retired or len(self.sessions) >= self.settings.max_sessions:
             return None
         return self._create(now, warming=True)
 
@@ -246,12 +249,16 @@ class Pool:
                 self._fire(session, "evict")
         return closing, len(finishing)
 
+    def retire(self) -> None:
+        """Open no more sessions but for requests: those that are left still need some."""
+        self.retired = True
+
     def shutdown(self) -> list[Closing]:
         """Close every session whatever it is doing, and open none from now on.
 
         Whoever still holds one learns of it late: what they report of it then changes nothing.
         """
-        self.down = True
+        self.retired = self.down = True
         self._claimable.clear()
         return [self._close(s, "shutdown", "shutdown") for s in list(self.sessions.values())]
 

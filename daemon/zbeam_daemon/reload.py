@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
+import gevent.lock
 
 from zbeam_daemon import systemd
 from zbeam_daemon.config.changes import Changes
@@ -45,6 +46,7 @@ class Running:
         self._log = log
         self._take = take
         self._watcher: Watcher | None = None
+        self._turn = gevent.lock.Semaphore()
 
     def watch(self) -> None:
         """Begin to take changes of the files that the configuration depends on."""
@@ -61,12 +63,14 @@ class Running:
     def reload(self, trigger: str) -> dict[str, Any]:
         """Read the configuration again and take it as a whole, or not at all.
 
-        Requests under way finish under the configuration that they began with. Returns the
-        report that ``status`` shows (docs/protocol.md, "reload").
+        One at a time, however many ask: each compares with what the one before it left. Requests
+        under way finish under the configuration that they began with. Returns the report that
+        ``status`` shows (docs/protocol.md, "reload").
         """
         systemd.reloading()
         try:
-            return self._reload(trigger)
+            with self._turn:  # not for long: a reload waits for nothing
+                return self._reload(trigger)
         finally:
             # Whatever became of it: systemd waits for the end of what has begun.
             systemd.notify("READY=1")

@@ -75,8 +75,8 @@ class Upstream:
             self.stop()
             on_end(self)
 
-        self.keeper.stop()  # no more warm sessions
-        self.sessions.flush("removed")
+        self.keeper.stop()
+        self.sessions.retire()
         gevent.spawn(wait_and_stop)
 
     def apply(

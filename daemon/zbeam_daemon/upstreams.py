@@ -61,7 +61,8 @@ class Upstreams:
     ) -> dict[str, tuple[int, int]]:
         """Take a new configuration; ``renew`` names those whose sessions no longer fit.
 
-        Everything that can fail comes before the first change. Returns for each of ``renew`` how
+        Everything that can fail comes before the first change, and nothing in here lets other
+        greenlets run: nobody sees, or changes, what is half done. Returns for each of ``renew`` how
         many sessions were (closed at once, left to finish first).
         """
         fresh = {name: Transport.of(settings[name]) for name in renew}

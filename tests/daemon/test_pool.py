@@ -224,6 +224,16 @@ def test_the_warm_target_never_goes_above_the_limit() -> None:
     assert pool.warm_one(0.0) is None
 
 
+def test_a_pool_that_was_retired_opens_sessions_for_requests_alone() -> None:
+    pool = made(warm=2)
+    pool.retire()
+    assert pool.missing() == 0
+    assert pool.warm_one(0.0) is None
+    assert pool.acquire(0.0).action == "open"
+    pool.shutdown()
+    assert pool.acquire(0.0).action == "down"
+
+
 def test_a_connection_that_fails_leaves_nothing_behind() -> None:
     pool = made()
     warming = pool.warm_one(0.0)

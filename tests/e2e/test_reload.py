@@ -516,6 +516,56 @@ def test_a_request_that_waits_to_be_tried_again_keeps_its_upstream(
         assert stats["opened"] == stats["closed"]["removed"] + stats["closed"]["shutdown"]
 
 
+def test_reloads_side_by_side_leave_no_upstream_behind(start: Start, standin: Standin) -> None:
+    """The file's change, SIGHUP and two commands come together, as after a deployment.
+
+    An upstream that was made twice went on for good, unknown to all, with the key that it had.
+    """
+    with Scripted() as first:
+        daemon = start(base_url=first.url, warm=0)
+        text = daemon.config.read_text()
+        askers = [daemon.peer(admin=True) for _ in range(3)]
+        for n in range(1, 6):
+            for asker in askers:
+                assert asker.ask(m.Status())
+            daemon.write(text + upstream(f"name{n}", standin.url, standin.ca_file))
+            for asker in askers:
+                asker.send(m.Reload())
+            os.kill(daemon.pid, signal.SIGHUP)
+            for asker in askers:
+                assert isinstance(asker.receive()[1], m.Reply)
+            assert list(daemon.ask(m.Status())["upstreams"]) == ["deepseek", f"name{n}"]
+            standin.wait_for("connection_opened", n)
+        daemon.write(text)
+        wait_until(lambda: list(daemon.ask(m.Status())["upstreams"]) == ["deepseek"])
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+
+
+def test_a_warm_command_ends_with_its_upstream(start: Start, standin: Standin) -> None:
+    standin.set_scenario("[defaults]\ntokens = 100000\ntoken_delay_s = 0.05\n")
+    with Scripted() as first:
+        more = upstream("second", standin.url, standin.ca_file)
+        daemon = start(base_url=first.url, warm=0, extra=more)
+        text = daemon.config.read_text()
+        peer = daemon.peer()
+        # The upstream lives on for it, and with it all that was opened.
+        asked = chat("steel", model="deepseek-flash", max_tokens=100000)
+        peer.send(m.Generate(chat=asked, upstream="second"))
+        peer.receive_until(m.Delta)
+        admin = daemon.peer(admin=True)
+        admin.send(m.Warm(n=2000, upstream="second"))
+        standin.wait_for("connection_opened", 10)
+        daemon.write(text[: text.index("[upstream.second]")])
+        _, answer = admin.receive(30.0)
+        assert isinstance(answer, m.Reply)
+        assert "taken out of the configuration" in answer.data["error"]
+        assert answer.data["opened"] < 2000
+        wait_until(lambda: standin.counts()["connections_open"] == 1)
+        peer.send(m.Cancel())
+        peer.error()
+        wait_until(lambda: standin.counts()["connections_open"] == 0)
+
+
 def test_the_first_upstream_of_the_file_is_the_one_that_is_meant(start: Start) -> None:
     with Scripted() as one, Scripted() as two:
         daemon = start(base_url=one.url, warm=0, extra=upstream("two", two.url))
