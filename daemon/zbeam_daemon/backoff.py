@@ -58,11 +58,11 @@ class Backoff:
         """Note that the upstream works."""
         self._in_a_row = 0
 
-    def renew(self, now: float) -> None:
+    def renew(self) -> None:
         """Forget it all: the upstream is another one, or reached in another way."""
         self._in_a_row = 0
         self._not_before = 0.0
-        self._counted_at = now  # attempts from before fail for a reason that is gone
+        self._counted_at = float("-inf")
 
     def pause(self, now: float) -> float:
         """Return how long a request should wait before its next try, in seconds; 0 to go."""

@@ -41,7 +41,6 @@ class Breaker:
         self._in_a_row = 0
         self._opened_at = 0.0
         self._probe_since: float | None = None
-        self._renewed_at = float("-inf")
 
     @property
     def state(self) -> str:
@@ -99,10 +98,8 @@ class Breaker:
         """Note that the upstream could not be reached or did not work.
 
         ``admitted`` is when the request was let through. While a probe is under way, those from
-        before the opening that still fail tell nothing new; nor do those from before a renewal.
+        before the opening that still fail tell nothing new.
         """
-        if admitted < self._renewed_at:
-            return
         self.cause = cause
         self._in_a_row += 1
         if self.state == "half_open":
@@ -115,10 +112,12 @@ class Breaker:
             self._machine.fire("trip")
             self._opened_at = now
 
-    def renew(self, now: float) -> None:
-        """Forget what was found out: the upstream is another one, or reached in another way."""
+    def renew(self) -> None:
+        """Forget what was found out: the upstream is another one, or reached in another way.
+
+        The outcomes of those who were let through before are not to be told to it any more.
+        """
         self._machine.fire("renew")
-        self._renewed_at = now
         self._in_a_row = 0
         self._probe_since = None
         self.cause = ""

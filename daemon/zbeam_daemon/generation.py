@@ -235,11 +235,10 @@ class Generation:
                 self.history.doubled = True
                 self.upstream.counters.possible_doubles += 1
             response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
-            self.upstream.breaker.answers += 1
             status = response.status
+            self.upstream.answered(status, began)
             self.history.trace_id = response.headers.get("X-Ds-Trace-Id")
             if status == 200:
-                self.upstream.breaker.answering()
                 error = self._read_answer(response, reader)
             else:
                 error = explain(
@@ -247,7 +246,9 @@ class Generation:
                     reader.error_body(response),
                     key_origin=self.upstream.settings.key_origin,
                 )
-                wait = retry_after(response.headers, time.time())
+                # What the old address asks for need not be waited for at the new one.
+                outdated = self.upstream.outdated(began)
+                wait = None if outdated else retry_after(response.headers, time.time())
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable and not self._fresh:
                 lease.release()

@@ -54,6 +54,7 @@ class Upstream:
         self.ledger = Ledger()
         self.open_requests = 0
         self.streams = 0
+        self._renewed_at = float("-inf")
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -106,9 +107,9 @@ class Upstream:
         self.keeper.renew()
         if transport is None:
             return None
-        now = time.monotonic()
-        self.breaker.renew(now)
-        self.backoff.renew(now)
+        self._renewed_at = time.monotonic()
+        self.breaker.renew()
+        self.backoff.renew()
         self.sessions.transport = transport
         self.views.renew()
         return self.sessions.flush("reconfigured")
@@ -163,10 +164,27 @@ class Upstream:
         """Tell whether a request that was admitted before should not be sent now after all."""
         return self.gate.over(family) or self.backoff.hold(time.monotonic()) > 0.0
 
+    def outdated(self, began: float) -> bool:
+        """Tell whether an attempt began before the address, the key, the CA or the proxy changed.
+
+        Nothing that it finds out is held for or against what is there now.
+        """
+        return began < self._renewed_at
+
+    def answered(self, status: int, began: float) -> None:
+        """Take the head of a response for the sign of life that it is."""
+        if self.outdated(began):
+            return
+        self.breaker.answers += 1
+        if status == 200:
+            self.breaker.answering()
+
     def learn(
         self, call: Call, error: ZbeamError | None, failure: Failure | None, began: float
     ) -> None:
         """Learn from an attempt for all: the breaker, the back-off, the account's limit."""
+        if self.outdated(began):
+            return
         now = time.monotonic()
         status = None if error is None else error.http_status
         if error is not None:
