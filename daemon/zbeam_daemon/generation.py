@@ -21,7 +21,7 @@ from zbeam_daemon.history import History
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reading import ANSWER_LIMIT, Reader, Stalled
 from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
-from zbeam_daemon.retry import ExchangeError
+from zbeam_daemon.retry import ExchangeError, Renewed
 from zbeam_daemon.session import Response
 from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
@@ -34,8 +34,8 @@ from zbeam_shared.messages import Outcome, SessionUse
 from zbeam_shared.record import JsonMap
 from zbeam_shared.waiting import in_words
 
-STEPPED_BACK = retry.Failure(retry.CONNECTING)
-"""No failure: the account takes fewer than it seemed when this request was admitted."""
+STEPPED_BACK, RENEWED = retry.Failure(retry.CONNECTING), retry.Failure(retry.CONNECTING)
+"""No failures: the account takes fewer than it seemed; the way to the API changed meanwhile."""
 _random = random.Random()  # noqa: S311  jitter, not secrecy
 
 
@@ -143,6 +143,8 @@ class Generation:
             if held is not None:
                 return error or held
             found, failure = self._attempt()
+            while failure is RENEWED:  # its turn is not over
+                found, failure = self._attempt()
             if failure is STEPPED_BACK:
                 self._wait_in_queue(0.0, "slot")
                 continue
@@ -196,7 +198,8 @@ class Generation:
     def _attempt(self) -> tuple[ZbeamError | None, retry.Failure | None]:
         """Make one attempt; returns (error, how it failed), both None on success.
 
-        (None, ``STEPPED_BACK``) when it was not made, and is to queue for a slot again.
+        When it was not made: (None, ``STEPPED_BACK``), to queue for a slot again, or (None,
+        ``RENEWED``), to make one at once.
         """
         began = time.monotonic()
         status: int | None = None
@@ -207,7 +210,7 @@ class Generation:
         verdict: str | None = "cancelled"  # unless something else becomes of it
         error: ZbeamError | None = None
         failure: retry.Failure | None = None
-        stepped_back = False
+        none_made = False
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
@@ -217,7 +220,7 @@ class Generation:
             )
             if self.upstream.refuses(self.call.family):
                 # Learned while this one connected: what it would send is refused for certain.
-                reason, stepped_back = "single_use", True
+                reason, none_made = "single_use", True
                 if not self._fresh:
                     lease.release()
                     lease = None
@@ -241,13 +244,9 @@ class Generation:
             if status == 200:
                 error = self._read_answer(response, reader)
             else:
-                error = explain(
-                    status,
-                    reader.error_body(response),
-                    key_origin=self.upstream.settings.key_origin,
-                )
-                # What the old address asks for need not be waited for at the new one.
-                outdated = self.upstream.outdated(began)
+                origin = self.upstream.settings.key_origin
+                error = explain(status, reader.error_body(response), key_origin=origin)
+                outdated = self.upstream.outdated(began)  # the new address did not ask for it
                 wait = None if outdated else retry_after(response.headers, time.time())
                 failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
             if response.reusable and not self._fresh:
@@ -255,6 +254,9 @@ class Generation:
                 lease = None
             reason = "single_use" if response.reusable else "not_reusable"
             verdict = None
+        except Renewed:
+            none_made = True
+            return None, RENEWED
         except ExchangeError as broke:
             reason = "connection_lost" if broke.lost else "failed"
             error, failure = self._judge(broke, status, lease)
@@ -273,8 +275,7 @@ class Generation:
                 lease.broken(reason)
             if error is None and verdict is not None:
                 self.upstream.breaker.undecided(began)
-            none_made = stepped_back or (error is not None and error.code == "breaker_open")
-            if not none_made:
+            if not (none_made or (error is not None and error.code == "breaker_open")):
                 self.history.attempt(
                     began,
                     status=status,

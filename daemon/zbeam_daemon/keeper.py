@@ -59,8 +59,9 @@ class Keeper:
                 one.kill(block=False)
 
     def renew(self) -> None:
-        """Try again at once: what kept sessions from being opened may have been mended."""
+        """Try again at once, as if none had failed to be opened."""
         self._warm_after = 0.0
+        self._warm_failures = 0
         self._sessions.wake.set()
 
     def warm(self, n: int) -> tuple[int, int, str | None]:

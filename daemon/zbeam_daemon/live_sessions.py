@@ -19,10 +19,11 @@ import gevent.lock
 
 from zbeam_daemon.config.settings import UpstreamSettings
 from zbeam_daemon.counters import Trouble
+from zbeam_daemon.interrupt import Interrupted, Interruptible
 from zbeam_daemon.log import Log
 from zbeam_daemon.pool import Pool
 from zbeam_daemon.pooled import Closing, PooledSession
-from zbeam_daemon.retry import CONNECTING, ExchangeError
+from zbeam_daemon.retry import CONNECTING, ExchangeError, Renewed
 from zbeam_daemon.session import Session, Transport
 from zbeam_daemon.within import TimeUp, within
 from zbeam_shared.errors import ZbeamError
@@ -75,6 +76,7 @@ class LiveSessions:
         self._log = log
         self._open: dict[str, Session] = {}
         self._connects = gevent.lock.Semaphore(CONNECTS_AT_ONCE)
+        self._connecting = Interruptible()
         self._changed = gevent.event.Event()
 
     # ---- for requests -----------------------------------------------------------------------
@@ -84,10 +86,14 @@ class LiveSessions:
 
         ``request`` is the id under which the log tells of it, ``deadline`` (monotonic) when it
         is to be back at the latest.
-        Raises ``ExchangeError`` (phase connecting) when no connection can be made. The caller
-        bounds the time.
+        Raises ``ExchangeError`` (phase connecting) when no connection can be made, ``Renewed``
+        when whoever asks again now gets one that is made in another way. The caller bounds the
+        time.
         """
+        transport = self.transport
         while True:
+            if transport is not self.transport:
+                raise Renewed
             found = self.pool.acquire(time.monotonic(), due_back_at=deadline, fresh=fresh)
             for closing in found.closing:
                 self.carry_out(closing)
@@ -126,14 +132,17 @@ class LiveSessions:
 
     def open_one(self, pooled: PooledSession | None) -> str | None:
         """Open a session that the pool began to warm; returns why it could not be opened."""
-        if pooled is None:
-            return SHUT_DOWN if self.pool.retired else "the pool is full (pool.max_sessions)"
-        try:
-            self._connect(pooled)
-        except ExchangeError as error:
-            self.last_failure = Trouble(time.monotonic(), "upstream_unavailable", error.cause)
-            return error.cause
-        return None
+        while pooled is not None:
+            try:
+                self._connect(pooled)
+            except Renewed:
+                pooled = self.pool.warm_one(time.monotonic())
+            except ExchangeError as error:
+                self.last_failure = Trouble(time.monotonic(), "upstream_unavailable", error.cause)
+                return error.cause
+            else:
+                return None
+        return SHUT_DOWN if self.pool.retired else "the pool is full (pool.max_sessions)"
 
     def probe(self, pooled: PooledSession, request: str | None = None) -> bool:
         """Prove that a session in state probing is alive: any complete HTTP response will do."""
@@ -168,6 +177,19 @@ class LiveSessions:
         self.wake.set()
         return len(closing), draining
 
+    def renew(self, transport: Transport) -> tuple[int, int]:
+        """Open sessions in another way from now on, and retire those that there are.
+
+        Connections that are being made are given up, for nothing has been sent on them: an address
+        that does not answer would keep all from the new one until ``connect_s``.
+        Returns how many sessions were (closed now, left to finish first).
+        """
+        self.transport = transport
+        counts = self.flush("reconfigured")
+        self._connecting.interrupt()
+        self._notify()
+        return counts
+
     def retire(self) -> None:
         """Let go of what no request holds, and open sessions for requests alone from now on."""
         self.pool.retire()
@@ -199,13 +221,13 @@ class LiveSessions:
     def _connect(self, pooled: PooledSession, request: str | None = None) -> None:
         """Open the connection of a session in state connecting; it is idle afterwards.
 
-        Raises ``ExchangeError`` when it cannot be opened.
+        Raises ``ExchangeError`` when it cannot be opened, ``Renewed`` when that was given up.
         """
         began = time.monotonic()
         seconds = self.settings.timeouts.connect_s
         event, reason = "cancel", "cancelled"  # unless something else becomes of it
         try:
-            with self._connects, within(seconds):
+            with self._connecting.block(), self._connects, within(seconds):
                 if request is not None:
                     self.guard()  # it may have waited for long, and the upstream be down by now
                 began = time.monotonic()
@@ -219,6 +241,9 @@ class LiveSessions:
             cause = f"no connection within {seconds:g} s (timeouts.connect_s)"
             self._log.debug("session.failed", session=pooled.id, cause=cause, **_of(request))
             raise ExchangeError(cause, phase=CONNECTING, lost=False) from None
+        except Interrupted:
+            reason = "abandoned"
+            raise Renewed from None
         except gevent.Timeout:  # the request's deadline
             reason = "deadline"
             raise

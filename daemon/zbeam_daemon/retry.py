@@ -49,6 +49,16 @@ class ExchangeError(Exception):
         return self.verify_code is not None
 
 
+class Renewed(ExchangeError):
+    """The address, the key, the CA or the proxy changed before there was a session.
+
+    No failure: who asks for a session again gets one that is made in the new way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the configuration changed meanwhile", phase=CONNECTING, lost=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How an attempt failed.

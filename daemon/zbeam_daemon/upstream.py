@@ -104,15 +104,14 @@ class Upstream:
         self.backoff.settings = settings.retry
         self.breaker.failures = settings.breaker.failures
         self.breaker.cooldown_s = settings.breaker.cooldown_s
-        self.keeper.renew()
+        self.keeper.renew()  # what kept sessions from being opened may have been mended
         if transport is None:
             return None
         self._renewed_at = time.monotonic()
         self.breaker.renew()
         self.backoff.renew()
-        self.sessions.transport = transport
         self.views.renew()
-        return self.sessions.flush("reconfigured")
+        return self.sessions.renew(transport)
 
     @property
     def balance(self) -> dict[str, Any] | None:
