@@ -60,6 +60,11 @@ class IdleLimit:
         while len(self._seen) > 1 and now - self._seen[0][0] > MEMORY_S:
             self._seen.popleft()
 
+    def forget(self) -> None:
+        """Begin anew: other servers close the sessions to come."""
+        self.sightings = 0
+        self._seen.clear()
+
     def wants_sentinel(self, now: float) -> bool:
         """Tell whether the session idle longest should be left to the server."""
         return not self._seen or now - self._seen[-1][0] >= SENTINEL_REST_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 
@@ -27,17 +26,17 @@ PROBES_AT_ONCE = 32
 
 
 class Keeper:
-    """Keeps the sessions of one upstream. ``balance`` is the account's, as the API told it last."""
+    """Keeps the sessions of one upstream, and looks at the balance of its account."""
 
     def __init__(self, sessions: LiveSessions, views: ApiViews, log: Log) -> None:
         self._sessions = sessions
         self._views = views
         self._log = log
-        self.balance: dict[str, Any] | None = None
         self._balance_asked_at = float("-inf")
         self._told_of_balance = ""  # not again every five minutes what has been said
         self._probe_rate = Rate(0)
-        self._loops: list[gevent.Greenlet] = []
+        self._keeping: gevent.Greenlet | None = None
+        self._watching: gevent.Greenlet | None = None  # the balance
         self._filler: gevent.Greenlet | None = None
         self._warm_after = 0.0
         self._warm_failures = 0
@@ -45,16 +44,15 @@ class Keeper:
     def start(self) -> None:
         """Begin to keep."""
         self._filler = gevent.spawn(self._fill)
-        self._loops = [
-            gevent.spawn(self._for_ever, once) for once in (self._keep, self._watch_balance)
-        ]
+        self._keeping = gevent.spawn(self._for_ever, self._keep)
+        self._watching = gevent.spawn(self._for_ever, self._watch_balance)
 
     def stop(self) -> None:
         """Open and probe nothing more.
 
         It does not wait for that: a reload must not be interrupted in the middle.
         """
-        for one in (*self._loops, self._filler):
+        for one in (self._keeping, self._watching, self._filler):
             if one is not None:
                 one.kill(block=False)
 
@@ -63,6 +61,15 @@ class Keeper:
         self._warm_after = 0.0
         self._warm_failures = 0
         self._sessions.wake.set()
+
+    def ask_again(self, *, same_account: bool) -> None:
+        """Ask for the balance at once, and do not wait for what the old address may still say."""
+        self._balance_asked_at = float("-inf")
+        if not same_account:
+            self._told_of_balance = ""
+        if self._watching is not None:
+            self._watching.kill(block=False)
+            self._watching = gevent.spawn(self._for_ever, self._watch_balance)
 
     def warm(self, n: int) -> tuple[int, int, str | None]:
         """Open sessions until ``n`` are at hand; returns (opened, failed, why one failed).
@@ -156,7 +163,7 @@ class Keeper:
         self._balance_asked_at = now
         told = self._told_of_balance
         try:
-            found = self._views.balance.get()
+            self._views.balance.get()
         except ZbeamError as error:
             if error.message != told:
                 self._log.warning(
@@ -164,8 +171,7 @@ class Keeper:
                 )
             self._told_of_balance = error.message
             return
-        self.balance = found if isinstance(found, dict) else None
-        exhausted = "" if suffices(self.balance) else "balance.exhausted"
+        exhausted = "" if suffices(self._views.last_balance) else "balance.exhausted"
         if exhausted and exhausted != told:
             self._log.warning(exhausted, upstream=self._sessions.settings.name)
         self._told_of_balance = exhausted

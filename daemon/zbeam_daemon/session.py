@@ -78,6 +78,14 @@ class Transport:
             hidden=settings.hidden,
         )
 
+    def same_account(self, other: Transport) -> bool:
+        """Tell whether another one asks the same API with the same key."""
+        return (self.base_url, self.headers) == (other.base_url, other.headers)
+
+    def same_servers(self, other: Transport) -> bool:
+        """Tell whether another one's connections end at the same machines."""
+        return (self.base_url, self.proxies) == (other.base_url, other.proxies)
+
 
 class Session:
     """One open connection to an upstream. Made by ``Session.open``."""

@@ -107,16 +107,31 @@ class Upstream:
         self.keeper.renew()  # what kept sessions from being opened may have been mended
         if transport is None:
             return None
+        return self._renew(transport)
+
+    def _renew(self, transport: Transport) -> tuple[int, int]:
+        """Forget what was found out and need not hold any more (configuration.md has the table)."""
+        old = self.sessions.transport
+        same_account = transport.same_account(old)
         self._renewed_at = time.monotonic()
         self.breaker.renew()
         self.backoff.renew()
-        self.views.renew()
-        return self.sessions.renew(transport)
+        if not same_account:
+            for family, ceiling in self.ceilings.items():
+                self.gate.set_ceiling(family, ceiling.configured)
+            self.ceilings.clear()
+        if not transport.same_servers(old):
+            self.sessions.pool.idle_limit.forget()
+        renewed = self.sessions.renew(transport)
+        self.views.renew(same_account=same_account)
+        self.keeper.ask_again(same_account=same_account)
+        return renewed
 
     @property
     def balance(self) -> dict[str, Any] | None:
-        """The account's balance, as the API told it last."""
-        return self.keeper.balance
+        """The account's balance, as the API told it last; None where it is not asked for."""
+        asked = self.settings.limits.balance_interval_s
+        return self.views.last_balance if asked else None
 
     def load(self) -> str:
         """Tell how busy it is, for an error to explain itself."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.daemon import Daemon, Start
-from support.scripted import Scripted, reply
+from support.scripted import Script, Scripted, reply
 from support.standin import Standin
 from support.waiting import wait_until
 from zbeam_shared import messages as m
@@ -116,3 +119,127 @@ def test_sessions_that_are_warmed_by_command_go_to_the_new_address(
     answer = admin.receive(30.0)[1]
     assert isinstance(answer, m.Reply)
     assert answer.data == {"opened": 20, "failed": 0, "idle": 20, "error": None}
+
+
+def upstream_now(daemon: Daemon) -> Any:
+    return daemon.ask(m.Status())["upstreams"]["deepseek"]
+
+
+def left(daemon: Daemon) -> str | None:
+    """What is left of the account, as ``status`` shows it."""
+    balance = upstream_now(daemon)["balance"]
+    return None if balance is None else balance["balance_infos"][0]["total_balance"]
+
+
+def purse(amount: str) -> Script:
+    info = {"currency": "USD", "total_balance": amount}
+    found = {"is_available": amount != "0.00", "balance_infos": [info]}
+    return reply(200, json.dumps(found).encode(), Content_Type="application/json")
+
+
+ASKED = "balance_interval_s = 86400"
+
+
+def test_another_keys_balance_is_asked_for_at_once(start: Start, tmp_path: Path) -> None:
+    """``status`` went on to say that the balance does not suffice, for up to five minutes."""
+    key = tmp_path / "key"
+    key.write_text("sk-empty-0123456789")
+    key.chmod(0o600)
+
+    def by_key(handler: BaseHTTPRequestHandler) -> None:
+        full = "sk-full" in handler.headers["Authorization"]
+        purse("99.00" if full else "0.00")(handler)
+
+    with Scripted(by_key) as api:
+        daemon = start(base_url=api.url, warm=0, limits=ASKED)
+        daemon.edit('api_key_env = "DEEPSEEK_API_KEY"', f'api_key_file = "{key}"')
+        daemon.wait_for("balance.exhausted")
+        assert left(daemon) == "0.00"
+        key.write_text("sk-full-0123456789")
+        daemon.wait_for("config.reloaded", 2)
+        assert left(daemon) in (None, "99.00"), "the old one is forgotten in any case"
+        wait_until(lambda: left(daemon) == "99.00")
+
+
+def test_a_balance_that_an_old_address_owes_us_is_not_waited_for(start: Start) -> None:
+    late = threading.Event()
+
+    def hang(handler: BaseHTTPRequestHandler) -> None:
+        late.wait(60.0)
+        purse("0.00")(handler)
+
+    with Scripted(hang) as old, Scripted(purse("99.00")) as new:
+        daemon = start(base_url=old.url, warm=0, limits=ASKED)
+        wait_until(lambda: old.received)
+        daemon.edit(old.url, new.url)
+        wait_until(lambda: left(daemon) == "99.00")
+        late.set()
+        assert daemon.ask(m.Balance())["is_available"] is True
+        assert left(daemon) == "99.00"
+        assert not daemon.lines("balance.exhausted")
+
+
+def test_a_balance_that_somebody_asks_for_is_what_status_shows(start: Start) -> None:
+    with Scripted(purse("0.00")) as api:
+        daemon = start(base_url=api.url, warm=0, limits=ASKED)
+        daemon.wait_for("balance.exhausted")
+        api.script = purse("50.00")  # topped up
+        wait_until(lambda: daemon.ask(m.Balance())["is_available"])
+        assert left(daemon) == "50.00"
+        # Without the look at it now and then it would be shown for ever.
+        daemon.edit(ASKED, "balance_interval_s = 0")
+        daemon.wait_for("config.reloaded")
+        assert left(daemon) is None
+
+
+@pytest.mark.parametrize(("change", "limit"), [("key", 2500), ("url", 2500), ("proxy", 1)])
+def test_the_limit_that_was_learned_holds_for_its_account(
+    start: Start, change: str, limit: int
+) -> None:
+    refused = reply(429, NAMES_ONE)
+    with Scripted(refused) as api, Scripted() as other:
+        daemon = start(
+            base_url=api.url,
+            warm=0,
+            environ={"OTHER_KEY": "sk-other-0123456789"},
+            extra="[upstream.deepseek.retry]\nattempts = 1\n",
+        )
+        peer = daemon.peer()
+        peer.generate()
+        assert peer.error().code == "rate_limited"
+        assert upstream_now(daemon)["gate"]["flash"]["limit"] == 1
+        key = 'api_key_env = "DEEPSEEK_API_KEY"'
+        old, new = {
+            "key": (key, 'api_key_env = "OTHER_KEY"'),
+            "url": (api.url, other.url),
+            "proxy": (key, f'{key}\nproxy = "{other.url}"'),
+        }[change]
+        daemon.edit(old, new)
+        daemon.wait_for("config.reloaded")
+        assert upstream_now(daemon)["gate"]["flash"]["limit"] == limit
+
+
+@pytest.mark.parametrize(("change", "forgets"), [("key", False), ("url", True), ("proxy", True)])
+def test_the_idle_limit_that_was_learned_holds_for_its_servers(
+    start: Start, change: str, forgets: bool
+) -> None:
+    """Sessions went on to be opened anew each second, where they were kept for ten minutes."""
+    with Standin("--idle-timeout", "0.2") as hasty, Scripted() as other:
+        daemon = start(
+            hasty,
+            warm=1,
+            environ={"OTHER_KEY": "sk-other-0123456789"},
+            pool="probe_interval_s = 0",
+        )
+        wait_until(lambda: daemon.ask(m.Stats())["idle_limit"]["deepseek"]["sightings"])
+        key = 'api_key_env = "DEEPSEEK_API_KEY"'
+        old, new = {
+            "key": (key, 'api_key_env = "OTHER_KEY"'),
+            "url": (hasty.url, other.url),
+            "proxy": (key, f'{key}\nproxy = "{other.url}"'),
+        }[change]
+        daemon.edit(old, new)
+        daemon.wait_for("config.reloaded")
+        learned = daemon.ask(m.Stats())["idle_limit"]["deepseek"]
+        assert (learned["learned_s"] is None) is forgets
+        assert (learned["sightings"] == 0) is forgets
