@@ -211,6 +211,7 @@ class Generation:
         error: ZbeamError | None = None
         failure: retry.Failure | None = None
         none_made = False
+        hidden: Callable[[str], str] = self._settings.hidden
         try:
             self._ask_breaker(began)
             self.waiting_for = "session"
@@ -226,6 +227,7 @@ class Generation:
                     lease = None
                 return None, STEPPED_BACK
             session_id = lease.pooled.id
+            hidden = lease.session.hidden  # the key may have changed since the request came
             self._note_lease(lease, began)
             self.waiting_for = "first byte"
             silence = Silence.before_answer(
@@ -284,7 +286,7 @@ class Generation:
                 )
         if error is not None:
             # Some servers repeat what they refuse.
-            error.message = self._settings.hidden(error.message)
+            error.message = hidden(error.message)
         self.upstream.learn(self.call, error, failure, began)
         return error, failure
 

@@ -127,6 +127,11 @@ class Session:
         """The socket; None once it is closed."""
         return self._connection.sock if self._connection else None
 
+    @property
+    def hidden(self) -> Callable[[str], str]:
+        """What takes out of a text the secrets that this session sent."""
+        return self._transport.hidden
+
     def describe(self) -> dict[str, str | None]:
         """Return local_address and tls (version, None without TLS), for people to look at."""
         sock = self.sock

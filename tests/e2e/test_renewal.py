@@ -243,3 +243,36 @@ def test_the_idle_limit_that_was_learned_holds_for_its_servers(
         learned = daemon.ask(m.Stats())["idle_limit"]["deepseek"]
         assert (learned["learned_s"] is None) is forgets
         assert (learned["sightings"] == 0) is forgets
+
+
+def test_a_key_that_came_while_a_request_waited_is_hidden_in_its_error(
+    start: Start, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-first-0123456789")
+    key.chmod(0o600)
+    free = threading.Event()
+
+    def repeat_the_key(handler: BaseHTTPRequestHandler) -> None:
+        assert free.wait(30.0)
+        said = {"error": {"message": f"no such key: {handler.headers['Authorization']}"}}
+        reply(401, json.dumps(said).encode())(handler)
+
+    with Scripted(repeat_the_key) as api:
+        daemon = start(base_url=api.url, warm=0, limits="concurrency.flash = 1")
+        daemon.edit('api_key_env = "DEEPSEEK_API_KEY"', f'api_key_file = "{key}"')
+        daemon.wait_for("config.reloaded")
+        peer = daemon.peer()
+        peer.generate(request_id=b"first")
+        wait_until(lambda: api.received)
+        peer.generate(request_id=b"second")
+        peer.receive_until(m.Accepted)
+        key.write_text("sk-second-9876543210")
+        daemon.wait_for("config.reloaded", 2)
+        free.set()
+        errors = peer.outcomes(2)
+        for ended in errors.values():
+            assert isinstance(ended, m.Error)
+            assert "no such key" in ended.message
+            assert "0123456789" not in ended.message
+            assert "9876543210" not in ended.message
