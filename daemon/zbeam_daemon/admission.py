@@ -8,8 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import gevent
-
 from zbeam_daemon.clients import Clients
 from zbeam_daemon.gate import Ticket
 from zbeam_daemon.request import Request
@@ -77,7 +75,7 @@ class Admission:
         self._admit(admitted)
         self._clients.waits(request.client)
         try:
-            gevent.sleep(delay_s)
+            upstream.rest(delay_s)
             generation.waiting_for = "slot"
             request.turn.clear()
             upstream.gate.resume(ticket, upstream.ceiling(call.family, call.ceiling))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import gevent.event
 
 from zbeam_daemon.api_views import ApiViews
 from zbeam_daemon.backoff import Backoff
@@ -55,6 +56,7 @@ class Upstream:
         self.open_requests = 0
         self.streams = 0
         self._renewed_at = float("-inf")
+        self._renewed = gevent.event.Event()
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -125,6 +127,8 @@ class Upstream:
         renewed = self.sessions.renew(transport)
         self.views.renew(same_account=same_account)
         self.keeper.ask_again(same_account=same_account)
+        self._renewed.set()  # who rests because of the old one need not any more
+        self._renewed.clear()
         return renewed
 
     @property
@@ -177,6 +181,10 @@ class Upstream:
     def refuses(self, family: str) -> bool:
         """Tell whether a request that was admitted before should not be sent now after all."""
         return self.gate.over(family) or self.backoff.hold(time.monotonic()) > 0.0
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass between two tries; no longer than until the next renewal."""
+        self._renewed.wait(seconds)
 
     def outdated(self, began: float) -> bool:
         """Tell whether an attempt began before the address, the key, the CA or the proxy changed.

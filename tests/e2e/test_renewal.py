@@ -245,6 +245,20 @@ def test_the_idle_limit_that_was_learned_holds_for_its_servers(
         assert (learned["sightings"] == 0) is forgets
 
 
+def test_requests_that_wait_for_a_retry_after_of_the_old_address_go_on_at_once(
+    start: Start,
+) -> None:
+    with Scripted(reply(503, b"{}", Retry_After="300")) as old, Scripted() as new:
+        daemon = start(base_url=old.url, warm=0)
+        peer = daemon.peer()
+        peer.generate(request_id=b"to be tried again")
+        daemon.wait_for("request.retry")
+        peer.generate(request_id=b"not tried yet")
+        wait_until(lambda: daemon.ask(m.Status())["requests"]["queued"] == 0)
+        daemon.edit(old.url, new.url)
+        assert all(isinstance(ended, m.Result) for ended in peer.outcomes(2).values())
+
+
 def test_a_key_that_came_while_a_request_waited_is_hidden_in_its_error(
     start: Start, tmp_path: Path
 ) -> None:
