@@ -15,15 +15,14 @@ import gevent
 
 from zbeam_daemon import retry
 from zbeam_daemon.answer import Answer, bad_response, merge
+from zbeam_daemon.attempt import Attempt
 from zbeam_daemon.chat import Call
 from zbeam_daemon.clearance import wait_for_clearance
 from zbeam_daemon.history import History
 from zbeam_daemon.live_sessions import Lease
 from zbeam_daemon.reading import ANSWER_LIMIT, Reader, Stalled
-from zbeam_daemon.refusal import breaker_error, explain, explain_break, retry_after
 from zbeam_daemon.retry import ExchangeError, Renewed
 from zbeam_daemon.session import Response
-from zbeam_daemon.silence import Silence
 from zbeam_daemon.states import REQUEST
 from zbeam_daemon.tracebacks import without_traceback
 from zbeam_daemon.upstream import Upstream
@@ -201,128 +200,59 @@ class Generation:
         When it was not made: (None, ``STEPPED_BACK``), to queue for a slot again, or (None,
         ``RENEWED``), to make one at once.
         """
-        began = time.monotonic()
-        status: int | None = None
-        lease: Lease | None = None
-        session_id: str | None = None
-        silence: Silence | None = None
-        reason = "cancelled"
-        verdict: str | None = "cancelled"  # unless something else becomes of it
-        error: ZbeamError | None = None
-        failure: retry.Failure | None = None
-        none_made = False
-        hidden: Callable[[str], str] = self._settings.hidden
+        attempt = Attempt(self.upstream, self.call, self._settings)
         try:
-            self._ask_breaker(began)
+            attempt.ask_breaker()
             self.waiting_for = "session"
-            silence = Silence.before_session(began, self._heard(), self._settings.timeouts)
-            lease = self.upstream.sessions.lease(
-                self.name, deadline=self.deadline, fresh=self._fresh or self._stale
+            fresh = self._fresh or self._stale
+            lease = attempt.lease(
+                self.name, deadline=self.deadline, fresh=fresh, single_use=self._fresh
             )
             if self.upstream.refuses(self.call.family):
                 # Learned while this one connected: what it would send is refused for certain.
-                reason, none_made = "single_use", True
-                if not self._fresh:
-                    lease.release()
-                    lease = None
+                attempt.stepped_back()
                 return None, STEPPED_BACK
-            session_id = lease.pooled.id
-            hidden = lease.session.hidden  # the key may have changed since the request came
-            self._note_lease(lease, began)
-            self.waiting_for = "first byte"
-            silence = Silence.before_answer(
-                time.monotonic(), self._heard(), self._settings.timeouts
-            )
-            reader = self._reader = Reader(self._settings.timeouts)
-            session = lease.session
-            if self._may_double:
-                self._may_double = False
-                self.history.doubled = True
-                self.upstream.counters.possible_doubles += 1
-            response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
-            status = response.status
-            self.upstream.answered(status, began)
-            self.history.trace_id = response.headers.get("X-Ds-Trace-Id")
-            if status == 200:
-                error = self._read_answer(response, reader)
-            else:
-                origin = self.upstream.settings.key_origin
-                error = explain(status, reader.error_body(response), key_origin=origin)
-                outdated = self.upstream.outdated(began)  # the new address did not ask for it
-                wait = None if outdated else retry_after(response.headers, time.time())
-                failure = retry.Failure(retry.ANSWERED, status, retry_after_s=wait)
-            if response.reusable and not self._fresh:
-                lease.release()
-                lease = None
-            reason = "single_use" if response.reusable else "not_reusable"
-            verdict = None
+            self._exchange(attempt, lease)
         except Renewed:
-            none_made = True
+            attempt.not_made()
             return None, RENEWED
         except ExchangeError as broke:
-            reason = "connection_lost" if broke.lost else "failed"
-            error, failure = self._judge(broke, status, lease)
+            attempt.broke(broke)
         except Stalled as stalled:
-            reason = "stalled"
-            error = ZbeamError("stalled", str(stalled), hint="the answer may have been billed")
+            billed = "the answer may have been billed"
+            attempt.failed("stalled", ZbeamError("stalled", str(stalled), hint=billed))
         except ZbeamError as known:
-            reason = known.code
-            error = without_traceback(known)  # this frame is one of them
+            attempt.failed(known.code, without_traceback(known))  # this frame is one of them
         except gevent.Timeout:
-            reason, verdict = "deadline", "deadline_exceeded"
-            self._learn_from(silence, began)
+            attempt.ran_out()
             raise
         finally:
-            if lease is not None:
-                lease.broken(reason)
-            if error is None and verdict is not None:
-                self.upstream.breaker.undecided(began)
-            if not (none_made or (error is not None and error.code == "breaker_open")):
-                self.history.attempt(
-                    began,
-                    status=status,
-                    error=verdict if error is None else error.code,
-                    session=session_id,
-                )
-        if error is not None:
-            # Some servers repeat what they refuse.
-            error.message = hidden(error.message)
-        self.upstream.learn(self.call, error, failure, began)
-        return error, failure
+            attempt.end(self.history)
+        attempt.learn()
+        return attempt.error, attempt.failure
 
-    def _judge(
-        self, broke: ExchangeError, status: int | None, lease: Lease | None
-    ) -> tuple[ZbeamError, retry.Failure | None]:
-        """Turn a broken exchange into what the caller is told and what retrying needs to know."""
-        if broke.certificate:
-            return explain_break(broke, status, self._settings.base_url), None
-        reused = lease is not None and lease.reused
-        failure = retry.Failure(broke.phase, status, lost=broke.lost, reused=reused)
-        if broke.phase == retry.SENT and broke.lost and reused:
-            self.upstream.sessions.stale_detected += 1
-        return explain_break(broke, status, self._settings.base_url), failure
-
-    def _ask_breaker(self, now: float) -> None:
-        refusal = self.upstream.breaker.admit(now)
-        if refusal is not None:
-            raise breaker_error(refusal)
-
-    def _heard(self) -> int:
-        """Return how many signs all callers have had of what this request is waiting for."""
-        answers = self.upstream.breaker.answers
-        return answers + self.upstream.sessions.pool.opened * (self.waiting_for == "session")
-
-    def _learn_from(self, silence: Silence | None, began: float) -> None:
-        """Let a deadline that passed in silence count against the upstream, for all."""
-        cause = silence.failure(time.monotonic(), self._heard()) if silence else None
-        if cause is not None:
-            self.upstream.learn(self.call, ZbeamError("upstream_unavailable", cause), None, began)
-
-    def _note_lease(self, lease: Lease, began: float) -> None:
-        self.history.took("connect", began)
+    def _exchange(self, attempt: Attempt, lease: Lease) -> None:
+        """Send the request on a session, and read what comes."""
+        self.history.took("connect", attempt.began)
         self.history.session = SessionUse(
             id=lease.pooled.id, age_s=round(lease.age_s, 3), reused=lease.reused
         )
+        attempt.sending(lease)
+        self.waiting_for = "first byte"
+        reader = self._reader = Reader(self._settings.timeouts)
+        session = lease.session
+        if self._may_double:
+            self._may_double = False
+            self.history.doubled = True
+            self.upstream.counters.possible_doubles += 1
+        response = reader.head(lambda: session.request("POST", self.call.path, self.call.body))
+        attempt.answered(response.status)
+        self.history.trace_id = response.headers.get("X-Ds-Trace-Id")
+        if response.status == 200:
+            attempt.error = self._read_answer(response, reader)
+        else:
+            attempt.refused(response.status, reader.error_body(response), response.headers)
+        attempt.was_read(response)
 
     # ---- reading ----------------------------------------------------------------------------
 
