@@ -254,7 +254,7 @@ def test_requests_that_wait_for_a_retry_after_of_the_old_address_go_on_at_once(
         peer.generate(request_id=b"to be tried again")
         daemon.wait_for("request.retry")
         peer.generate(request_id=b"not tried yet")
-        wait_until(lambda: daemon.ask(m.Status())["requests"]["queued"] == 0)
+        wait_until(lambda: daemon.ask(m.Status())["requests"]["queued"] == 2)
         daemon.edit(old.url, new.url)
         assert all(isinstance(ended, m.Result) for ended in peer.outcomes(2).values())
 
