@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,9 +116,20 @@ def says(path: Path, words: bytes) -> Iterator[None]:
 # ---- it goes away while it is asked -------------------------------------------------------------
 
 
+class Asked:
+    """A diagnosis under way; calling it waits for what it finds."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def __call__(self) -> Report:
+        out, _err = self.process.communicate(timeout=50)
+        return Report.of(json.loads(out), self.process.returncode)
+
+
 @contextlib.contextmanager
-def asked(daemon: Daemon, standin: Standin) -> Iterator[Callable[[], Report]]:
-    """A diagnosis that the daemon is busy with; gives what ends it and reads what it found."""
+def asked(daemon: Daemon, standin: Standin) -> Iterator[Asked]:
+    """A diagnosis that the daemon is busy with."""
     standin.set_scenario(SLOW_MODELS)
     process = subprocess.Popen(
         [sys.executable, "-m", "zbeam_client", "doctor", "--json"],
@@ -128,12 +139,7 @@ def asked(daemon: Daemon, standin: Standin) -> Iterator[Callable[[], Report]]:
     )
     try:
         standin.wait_for("request")
-
-        def end() -> Report:
-            out, _err = process.communicate(timeout=60)
-            return Report.of(json.loads(out), process.returncode)
-
-        yield end
+        yield Asked(process)
     finally:
         process.kill()
         process.wait()
@@ -162,9 +168,11 @@ def test_a_daemon_that_was_started_again_while_it_was_asked(start: Start, standi
     daemon = start()
     with asked(daemon, standin) as report:
         pid = daemon.pid
+        report.process.send_signal(signal.SIGSTOP)  # it sees the next one as soon as it looks
         daemon.stop(signal.SIGKILL, keep=True)
         standin.set_scenario("")
         daemon.start()
+        report.process.send_signal(signal.SIGCONT)
         found = report()
     assert (found.status, found.warned()) == (0, ["daemon"]), found.found
     assert f"process {pid}, which answered before, went away" in found.checks["daemon"]["detail"]
