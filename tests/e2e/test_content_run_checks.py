@@ -110,7 +110,10 @@ def busy(process: subprocess.Popen[bytes]) -> Path | None:
 @pytest.mark.parametrize(
     ("schema", "form", "answer", "told"),
     [
-        (PATTERN, "yaml", f"a: {NEVER_DONE}", "its check by the schema took longer than 5 s"),
+        pytest.param(
+            *(PATTERN, "yaml", f"a: {NEVER_DONE}", "its check by the schema took longer than 5 s"),
+            marks=pytest.mark.slow,
+        ),
         (PRICE, "json", '{\\"a\\": ' + "9" * 401 + "}", "a number too large to be checked"),
         ({"properties": {"a": {"type": "string"}}}, "yaml", f"a: 0x{'F' * 5000}", "characters"),
     ],
@@ -131,6 +134,7 @@ def test_an_answer_that_breaks_or_outlasts_its_check_fails_alone(
     assert (report["total"]["made"], report["total"]["total"]) == (5, 6)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_the_midst_of_a_check(
     start: Start, standin: Standin, site: Site
 ) -> None:

@@ -35,6 +35,7 @@ def test_a_message_that_cannot_even_be_read_leaves_the_socket_open_for_others(
     assert peer.ask(m.Status())["state"] == "running"
 
 
+@pytest.mark.slow
 def test_clients_hear_of_their_requests_though_systemd_cannot_be_told(stumbling: Daemon) -> None:
     stumbling.wait_for("tick.crashed")
     peer = stumbling.peer()
@@ -48,6 +49,7 @@ def test_clients_hear_of_their_requests_though_systemd_cannot_be_told(stumbling:
     stumbling.process.wait(timeout=20)
 
 
+@pytest.mark.slow
 def test_the_balance_is_asked_for_again_after_one_that_could_not_be_weighed(
     stumbling: Daemon, standin: Standin
 ) -> None:

@@ -134,7 +134,13 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+EVERY_TIME = ("good", "an error event", "broken off", "deadline in mid-stream", "refused for now")
+"""What runs with every test run; the others with the slow ones."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in EVERY_TIME)) for n in ENDS]
+)
 def test_nothing_of_a_request_is_left(start: Start, name: str) -> None:
     end = ENDS[name]
     with Scripted(end.script) as api:

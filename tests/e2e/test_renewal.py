@@ -161,6 +161,7 @@ def test_another_keys_balance_is_asked_for_at_once(start: Start, tmp_path: Path)
         wait_until(lambda: left(daemon) == "99.00")
 
 
+@pytest.mark.slow
 def test_a_balance_that_an_old_address_owes_us_is_not_waited_for(start: Start) -> None:
     late = threading.Event()
 
@@ -179,6 +180,7 @@ def test_a_balance_that_an_old_address_owes_us_is_not_waited_for(start: Start) -
         assert not daemon.lines("balance.exhausted")
 
 
+@pytest.mark.slow
 def test_a_balance_that_somebody_asks_for_is_what_status_shows(start: Start) -> None:
     with Scripted(purse("0.00")) as api:
         daemon = start(base_url=api.url, warm=0, limits=ASKED)
