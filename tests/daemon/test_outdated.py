@@ -63,7 +63,7 @@ def report(upstream: Upstream, outcome: str, began: float) -> None:
     before=st.lists(st.sampled_from(sorted(OUTCOMES)), max_size=5),
     late=st.lists(st.sampled_from(sorted(OUTCOMES)), max_size=20),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_late_outcomes_of_the_old_one_teach_nothing(
     configured: UpstreamSettings, before: list[str], late: list[str]
 ) -> None:

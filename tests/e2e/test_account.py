@@ -56,6 +56,7 @@ def test_the_accounts_real_limit_is_learned_and_then_never_exceeded(
     assert standin.counts()["max_in_flight"]["flash"] == LIMIT
 
 
+@pytest.mark.slow
 def test_a_burst_of_refusals_without_a_number_fails_nobody(start: Start) -> None:
     running, lock = set[object](), threading.Lock()
 

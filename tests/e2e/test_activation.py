@@ -96,6 +96,7 @@ def manager(start: Start) -> Iterator[Manager]:
     held.end()
 
 
+@pytest.mark.slow
 def test_what_comes_before_the_daemon_is_served_when_it_is_there(manager: Manager) -> None:
     with Peer(manager.daemon.endpoint) as early:
         early.generate()

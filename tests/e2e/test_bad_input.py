@@ -376,7 +376,7 @@ class Beat:
 BIG = 512 * 1024
 
 
-@pytest.mark.parametrize("kind", ["text", "unknown fields"])
+@pytest.mark.parametrize("kind", ["text", pytest.param("unknown fields", marks=pytest.mark.slow)])
 def test_a_client_that_never_reads_is_cancelled_and_slows_nobody_down(
     start: Start, kind: str
 ) -> None:
@@ -403,6 +403,7 @@ def test_a_client_that_never_reads_is_cancelled_and_slows_nobody_down(
             assert peer.result().content == "fine"
 
 
+@pytest.mark.slow
 def test_a_client_whose_pipe_is_full_slows_nobody_down(start: Start, standin: Standin) -> None:
     daemon = start(warm=0)
     with Beat(daemon) as beat, Peer(daemon.endpoint) as silent:

@@ -113,6 +113,7 @@ def test_a_client_that_was_killed_is_noticed_within_seconds(start: Start, standi
     assert_all_came_back(daemon, standin, cancelled=1)
 
 
+@pytest.mark.slow
 def test_a_client_that_waits_without_a_stream_and_is_killed_is_noticed_too(
     start: Start, standin: Standin
 ) -> None:

@@ -270,9 +270,9 @@ def test_resume_dry_run_and_overwrite_over_files_that_a_person_edited(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("temperature = 0.1", "temperature = 1.5"),
+        pytest.param("temperature = 0.1", "temperature = 1.5", marks=pytest.mark.slow),
         ("max_tokens = 4000", "max_tokens = 5000"),
-        ('thinking = "disabled"', 'thinking = "enabled"'),
+        pytest.param('thinking = "disabled"', 'thinking = "enabled"', marks=pytest.mark.slow),
     ],
 )
 def test_resume_makes_again_what_the_daemons_configuration_would_make_otherwise(
@@ -614,7 +614,7 @@ def plan_of_with(out: Path, material: str, component: str) -> Any:
 # ---- places that cannot be written ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["", ".zbeam"])
+@pytest.mark.parametrize("what", [pytest.param("", marks=pytest.mark.slow), ".zbeam"])
 def test_a_folder_that_goes_in_mid_run_ends_the_run_and_what_it_pays(
     start: Start, standin: Standin, out: Path, tmp_path: Path, what: str
 ) -> None:

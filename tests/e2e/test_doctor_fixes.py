@@ -56,7 +56,7 @@ def test_something_else_in_the_usual_place(
     assert report.checks[cause]["fix"] == fix.format(folder)
 
 
-@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_proxy_of_the_environment_is_named_as_such(start: Start, running: bool) -> None:
     port = free_port()
     environ = {"HTTPS_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": "", "no_proxy": ""}

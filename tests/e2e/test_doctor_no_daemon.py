@@ -132,7 +132,14 @@ def nothing_above_it(folder: Path) -> None:
     folder.parent.rmdir()
 
 
-@pytest.mark.parametrize("make", [an_open_folder, a_dangling_link, nothing_above_it])
+@pytest.mark.parametrize(
+    "make",
+    [
+        an_open_folder,
+        pytest.param(a_dangling_link, marks=pytest.mark.slow),
+        pytest.param(nothing_above_it, marks=pytest.mark.slow),
+    ],
+)
 def test_a_folder_in_which_no_daemon_can_be_is_the_cause(
     start: Start, make: Callable[[Path], None]
 ) -> None:

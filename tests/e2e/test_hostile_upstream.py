@@ -112,8 +112,10 @@ def test_numbers_that_cannot_be_are_the_upstreams_fault_and_hold_no_slot(
 
 @pytest.mark.parametrize(
     ("odd", "why"),
-    [("9" * 400, "more than 64 bits"), ("[" * 70 + "]" * 70, "nested too deeply")],
-    ids=["400 digits", "nested"],
+    [
+        pytest.param("9" * 400, "more than 64 bits", id="400 digits"),
+        pytest.param("[" * 70 + "]" * 70, "nested too deeply", id="nested", marks=pytest.mark.slow),
+    ],
 )
 def test_a_balance_that_cannot_be_passed_on_breaks_neither_status_nor_metrics(
     start: Start, odd: str, why: str

@@ -443,7 +443,9 @@ def test_a_secret_key_that_others_can_read_is_refused(site: Site, start: Start) 
     assert f"chmod 600 {site.folder}/server.key" in done.stderr
 
 
-@pytest.mark.parametrize("missing", ["server_key_file", "allowed_clients_dir"])
+@pytest.mark.parametrize(
+    "missing", ["server_key_file", pytest.param("allowed_clients_dir", marks=pytest.mark.slow)]
+)
 def test_tcp_is_not_bound_without_keys(site: Site, start: Start, missing: str) -> None:
     daemon = start()
     daemon.stop(keep=True)
@@ -478,6 +480,7 @@ def test_the_secret_keys_never_show(site: Site, start: Start) -> None:
 # ---- bounds -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_connections_that_never_shake_hands_are_closed_and_hinder_nobody(
     site: Site, start: Start
 ) -> None:
@@ -615,6 +618,7 @@ def test_doctor_takes_the_daemons_two_endpoints_for_one_daemon(site: Site, start
     assert "one daemon" not in diagnosis(done)[1], done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_names_the_key_that_is_wrong(site: Site, start: Start) -> None:
     start(extra=site.table)
     for command, cause, status in [

@@ -101,6 +101,7 @@ def test_when_an_interface_goes_down_both_sides_learn_of_it(hosts: Hosts, whose:
             assert "had been started and may have been billed" in error["message"]
 
 
+@pytest.mark.slow
 def test_a_host_that_is_down_is_said_to_be(hosts: Hosts) -> None:
     hosts.neighbour.near_down()
     begun = time.monotonic()

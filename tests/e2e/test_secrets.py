@@ -194,6 +194,7 @@ def test_a_proxy_from_the_environment_keeps_its_password_too(start: Start, watch
     watch.assert_nothing()
 
 
+@pytest.mark.slow
 def test_a_key_in_the_wrong_place_of_a_reloaded_file_is_not_repeated(
     start: Start, watch: Watch
 ) -> None:

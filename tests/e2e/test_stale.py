@@ -43,7 +43,7 @@ def test_a_session_that_the_server_closed_is_noticed_before_it_is_used(
     wait_until(lambda: daemon.ask(m.Stats())["closed"] in ({"peer_closed": 1}, {"stale": 1}))
 
 
-@pytest.mark.parametrize("how", ["fin", "rst"])
+@pytest.mark.parametrize("how", ["fin", pytest.param("rst", marks=pytest.mark.slow)])
 def test_closes_that_race_with_requests_lose_none_and_double_none(
     start: Start, standin: Standin, how: str
 ) -> None:

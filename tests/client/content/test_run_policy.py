@@ -316,6 +316,7 @@ def test_the_cost_is_in_sight_on_a_terminal_of_80_columns(tmp_path: Path) -> Non
         terminal.wait_for("14690/35000, 2345 failed, cost 1234.5678")
 
 
+@pytest.mark.slow
 def test_plain_lines_come_every_few_seconds_whatever_happens(
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
