@@ -51,7 +51,10 @@ def test_with_warm_sessions_the_very_first_generate_is_served_by_one(start: Star
     assert [answer["session"]["reused"] for answer in answers] == [True, True]
 
 
-def test_requests_that_come_while_the_warm_sessions_connect_wait_for_them(start: Start) -> None:
+def test_requests_that_come_while_the_warm_sessions_connect_wait_for_them(
+    start: Start, standin: Standin
+) -> None:
+    standin.set_scenario("[[rule]]\nnth = [1, 2]\naccept_stall = 2\n")
     daemon = start(warm=2)
     peer = daemon.peer()
     for n in range(3):  # at once: the socket has only just begun to listen
@@ -68,7 +71,7 @@ def test_a_fresh_session_that_is_lost_is_not_tried_again_also_if_it_was_being_wa
     start: Start, standin: Standin
 ) -> None:
     standin.set_scenario(
-        "[[rule]]\nnth = 1\naccept_stall = 2.0\n"
+        "[[rule]]\nnth = [1, 2]\naccept_stall = 2.0\n"
         "[[rule]]\npath = '/chat/completions'\ncut_after_bytes = 0\n"
     )
     daemon = start(warm=1)
