@@ -27,8 +27,6 @@ DEV = [
     "types-jsonschema>=4.23",
     "types-PyYAML>=6.0.12",
     "types-requests>=2.32",
-    "pyyaml>=6.0",
-    "types-PyYAML>=6.0",
     *STANDIN,
 ]
 # Versions that run on Python 3.11 too, where pip takes an older Sphinx than on 3.12.
@@ -55,6 +53,7 @@ setup(
         "python-dotenv>=1.1",
         "pyyaml>=6.0.2",
         "pyzmq>=27.0",
+        "referencing>=0.35",
         "requests>=2.32.4",
         "rich>=14.0",
         "urllib3>=2.5",
