@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +46,6 @@ def assert_all_came_back(daemon: Daemon, standin: Standin, **closed: int) -> Non
     assert all(client["active"] == client["queued"] == 0 for client in status["clients"])
 
 
-@contextmanager
-def command(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``zbeam-client`` in the background; what is left of it is ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zbeam_client", *arguments],
-        env=daemon.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=10)
-
-
 def test_cancelling_a_stream_ends_the_generation_at_once(start: Start, standin: Standin) -> None:
     standin.set_scenario(SLOW)
     daemon = start(warm=0)
@@ -90,7 +69,7 @@ def test_cancelling_a_stream_ends_the_generation_at_once(start: Start, standin: 
 def test_ctrl_c_cancels_the_generation(start: Start, standin: Standin) -> None:
     standin.set_scenario(SLOW)
     daemon = start(warm=0)
-    with command(daemon, "generate", "--stream", "steel") as process:
+    with daemon.started_client("generate", "--stream", "steel") as process:
         standin.wait_for("first_token", timeout=20)
         process.send_signal(signal.SIGINT)
         _, problem = process.communicate(timeout=10)
@@ -104,7 +83,7 @@ def test_ctrl_c_cancels_the_generation(start: Start, standin: Standin) -> None:
 def test_a_client_that_was_killed_is_noticed_within_seconds(start: Start, standin: Standin) -> None:
     standin.set_scenario(SLOW)
     daemon = start(warm=0)
-    with command(daemon, "generate", "--stream", "steel") as process:
+    with daemon.started_client("generate", "--stream", "steel") as process:
         standin.wait_for("first_token", timeout=20)
         process.kill()
         process.wait(timeout=10)
@@ -119,7 +98,7 @@ def test_a_client_that_waits_without_a_stream_and_is_killed_is_noticed_too(
 ) -> None:
     standin.set_scenario(NOTHING_YET["before the first byte"])
     daemon = start(warm=0)
-    with command(daemon, "generate", "--json", "steel") as process:
+    with daemon.started_client("generate", "--json", "steel") as process:
         standin.wait_for("request", timeout=20)
         process.kill()
         process.wait(timeout=10)
@@ -137,8 +116,8 @@ def test_clients_that_were_stopped_are_given_up_within_seconds(
     standin.set_scenario(f"{SLOW}[[rule]]\nprompt_contains = 'copper'\n{quiet}")
     daemon = start(warm=0)
     with (
-        command(daemon, "generate", "--stream", "steel") as streaming,
-        command(daemon, "generate", "--json", "copper") as waiting,
+        daemon.started_client("generate", "--stream", "steel") as streaming,
+        daemon.started_client("generate", "--json", "copper") as waiting,
     ):
         standin.wait_for("first_token", timeout=20)
         standin.wait_for("request", 2, timeout=20)

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -71,23 +70,6 @@ def run_of(daemon: Daemon, out: Path, *more: str, **how: Any) -> tuple[int, dict
     return done.returncode, json.loads(done.stdout)
 
 
-@contextlib.contextmanager
-def started(daemon: Daemon, *args: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zbeam_client", *args],
-        env=daemon.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
 def files(out: Path) -> dict[str, str]:
     """The finished files: their text by path; fails if anything else lies about."""
     found = {}
@@ -123,7 +105,7 @@ def test_a_site_in_spite_of_bad_answers_cut_streams_and_a_restart(
     )
     # Time for all that is under way at the stop: what is broken off is billed and uncounted.
     daemon = start(extra=PRICES, daemon='log_level = "debug"\ndrain_s = 15')
-    with started(daemon, "--json", *arguments(out, "--all", "--jobs", "32")) as process:
+    with daemon.started_client("--json", *arguments(out, "--all", "--jobs", "32")) as process:
         wait_until(lambda: len(standin.events("request")) > 100)
         daemon.stop(keep=True)
         daemon.start()
@@ -159,7 +141,7 @@ def test_kill_9_and_resume_pay_for_nothing_twice(start: Start, standin: Standin,
     args = arguments(
         out, "--category", "metal", "--jobs", "8", components="frontmatter,tags,caption"
     )
-    with started(daemon, *args) as process:
+    with daemon.started_client(*args) as process:
         manifest = out / ".zbeam" / "manifest.jsonl"
         wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 15)
         process.send_signal(signal.SIGKILL)
@@ -425,8 +407,8 @@ def test_a_daemon_that_is_away_is_waited_for_in_mid_run(
 ) -> None:
     standin.set_scenario(f"[defaults]\ntoken_delay_s = 0.003\n{ANSWERS}")
     daemon = start()
-    with started(
-        daemon, "--json", *arguments(out, "--category", "metal", components="frontmatter")
+    with daemon.started_client(
+        "--json", *arguments(out, "--category", "metal", components="frontmatter")
     ) as process:
         wait_until(lambda: len(standin.events("generation_finished")) > 3)
         daemon.stop(signal.SIGKILL, keep=True)
@@ -467,7 +449,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
     )
     daemon = start()
     args = arguments(out, "--all", "--jobs", "16", components="frontmatter")
-    with started(daemon, *args) as process:
+    with daemon.started_client(*args) as process:
         manifest = out / ".zbeam" / "manifest.jsonl"
         wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 20)
         process.send_signal(number)
@@ -490,7 +472,7 @@ def test_a_signal_stops_cleanly_and_resume_goes_on(
 def test_a_second_signal_ends_at_once(start: Start, standin: Standin, out: Path) -> None:
     standin.set_scenario("[defaults]\nwait_s = 60\n")
     daemon = start()
-    with started(daemon, *arguments(out, "--all", components="frontmatter")) as process:
+    with daemon.started_client(*arguments(out, "--all", components="frontmatter")) as process:
         wait_until(lambda: standin.events("request"))
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -623,7 +605,7 @@ def test_a_folder_that_goes_in_mid_run_ends_the_run_and_what_it_pays(
     daemon = start()
     args = arguments(out, "--all", "--jobs", "4", components="frontmatter")
     manifest = out / ".zbeam" / "manifest.jsonl"
-    with started(daemon, "--json", *args) as process:
+    with daemon.started_client("--json", *args) as process:
         wait_until(lambda: manifest.exists() and len(manifest.read_bytes().splitlines()) > 5)
         (out / what).rename(tmp_path / "away")
         stdout, stderr = process.communicate(timeout=PATIENCE_S)

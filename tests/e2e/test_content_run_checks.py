@@ -6,8 +6,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,23 +52,6 @@ def run_of(daemon: Daemon, args: list[str]) -> dict[str, Any]:
     assert done.returncode == 1, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-@contextlib.contextmanager
-def started(daemon: Daemon, *args: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zbeam_client", *args],
-        env=daemon.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 def checkers(process: subprocess.Popen[bytes]) -> list[Path]:
@@ -140,7 +121,7 @@ def test_ctrl_c_ends_a_run_in_the_midst_of_a_check(
 ) -> None:
     args = facts(site, PATTERN, retries=5)
     standin.set_scenario(SCENARIO.replace("{answer}", f"a: {NEVER_DONE}"))
-    with started(start(), *args) as process:
+    with start().started_client(*args) as process:
         wait_until(lambda: busy(process))
         # What needs no such check is made meanwhile.
         wait_until(lambda: len(list((site.out / "text").glob("*.md"))) == 3)
@@ -165,7 +146,7 @@ def test_ctrl_c_ends_a_check_of_one_answer_or_file(
     args = ["generate", "--schema", str(schema), "A fact"]
     if command == "validate":
         args = ["validate", str(site.root / "facts"), "--data", str(site.root)]
-    with started(start(), *args) as process:
+    with start().started_client(*args) as process:
         checker = wait_until(lambda: busy(process))
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=PATIENCE_S)[1]

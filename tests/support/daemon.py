@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -220,6 +220,23 @@ warm = {warm}
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
+
+    @contextlib.contextmanager
+    def started_client(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """``zbeam-client`` in the background; what is left of it is ended."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "zbeam_client", *arguments],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=10)
 
     def zbeamd(self, *arguments: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
         """Run another ``zbeamd`` command to its end."""
